@@ -1,0 +1,19 @@
+//! Element types, shapes and tensors: the values that every room passes on.
+//!
+//! This room knows nothing of models, serialisation formats or threads. A [`Tensor`] is an element type
+//! ([`DType`]), a checked [`Shape`] and shared, immutable bytes; taking rows of a tensor or cloning it copies no
+//! elements. The bytes are little-endian and may lie at any address, because a tensor is usually a slice of the
+//! buffer that a request was received in; [`Tensor::as_slice`] says whether they can be used in place.
+
+#[cfg(target_endian = "big")]
+compile_error!("tensors are shared as little-endian bytes; a big-endian machine needs a conversion at every seam");
+
+mod dtype;
+mod element;
+mod shape;
+mod tensor;
+
+pub use dtype::DType;
+pub use element::Element;
+pub use shape::{MAX_RANK, Shape, ShapeError};
+pub use tensor::{Tensor, TensorError};
