@@ -273,8 +273,7 @@ impl<T: Element> AsRef<[u8]> for Owned<T> {
 /// The bytes of all parts in a row, aligned to 16 bytes.
 fn join_bytes(parts: &[Tensor]) -> Bytes {
     let total: usize = parts.iter().map(Tensor::n_bytes).sum();
-    let mut words: Vec<u128> = Vec::with_capacity(total.div_ceil(16));
-    words.resize(total.div_ceil(16), 0);
+    let mut words = vec![0u128; total.div_ceil(16)];
     let joined: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
     let mut at = 0;
     for bytes in parts.iter().filter_map(Tensor::bytes) {
@@ -328,10 +327,7 @@ mod tests {
     fn lengths_are_checked() {
         let shape = Shape::new(&[2, 2]).unwrap();
         let short = Tensor::from_bytes(DType::F32, shape.clone(), Bytes::from(vec![0u8; 12]));
-        assert_eq!(
-            short.unwrap_err().to_string(),
-            "float32 tensor of shape [2,2] takes 16 bytes, got 12"
-        );
+        assert_eq!(short.unwrap_err().to_string(), "float32 tensor of shape [2,2] takes 16 bytes, got 12");
         assert!(Tensor::from_strings(shape.clone(), vec![Bytes::new(); 3]).is_err());
         assert!(Tensor::from_bytes(DType::String, shape.clone(), Bytes::new()).is_err());
         let bools = Tensor::from_bytes(DType::Bool, shape, Bytes::from(vec![0, 1, 2, 1]));
@@ -361,7 +357,10 @@ mod tests {
         assert_eq!(joined.shape().dims(), [3, 2]);
         assert_eq!(joined.rows(1, 2).unwrap().as_slice::<f32>().unwrap(), [3.0, 4.0, 5.0, 6.0]);
         assert_eq!(joined.rows(2, 2), None);
-        assert_eq!(Tensor::concat(&[a.clone()]).unwrap().bytes().unwrap().as_ptr(), a.bytes().unwrap().as_ptr());
+        assert_eq!(
+            Tensor::concat(std::slice::from_ref(&a)).unwrap().bytes().unwrap().as_ptr(),
+            a.bytes().unwrap().as_ptr()
+        );
         let message = Tensor::concat(&[a, floats(&[1, 3], vec![0.0; 3])]).unwrap_err().to_string();
         assert_eq!(message, "cannot join float32 [1,3] to float32 [2,2] along dimension 0");
     }
