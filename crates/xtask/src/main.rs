@@ -1,1 +1,130 @@
-fn main() {}
+//! The commands of the workspace: `cargo xtask ci` is what CI runs, the others are its parts.
+//!
+//! Knows the files of the workspace and the tools around it; links none of the rooms.
+#![expect(clippy::print_stdout, reason = "a command-line program for people and CI logs")]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::place::Place;
+use crate::steps::Steps;
+
+mod arrows;
+mod bench;
+mod clients;
+mod codegen;
+mod counts;
+mod place;
+mod steps;
+mod tools;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "The commands of the workspace")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Everything that CI checks, in order
+    Ci,
+    /// Every test: unit, property, documentation and client tests
+    Test,
+    /// Compare the arrows of ARCHITECTURE.md with the dependencies of the crates
+    Arrows,
+    /// Write the Rust code of the `.proto` files
+    Codegen {
+        /// Write nothing; fail when the committed code differs
+        #[arg(long)]
+        check: bool,
+    },
+    /// Install cargo-nextest and cargo-deny in the versions that CI uses
+    Tools,
+    /// Run the tests of unmodified clients against the release binary
+    Clients {
+        /// Arguments for pytest, after `--`
+        #[arg(last = true)]
+        pytest: Vec<String>,
+    },
+    /// Run the serving benchmark
+    Bench {
+        /// Arguments for the benchmark program, after `--`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    let place = Place::find()?;
+    match task {
+        Task::Ci => return Ok(ci(&place)),
+        Task::Test => return Ok(test(&place)),
+        Task::Arrows => arrows::check(&place)?,
+        Task::Codegen { check } => codegen::run(check)?,
+        Task::Tools => tools::install_all(&place)?,
+        Task::Clients { pytest } => {
+            let mut steps = Steps::new();
+            steps.run("client tests", || clients::run(&place, &pytest));
+            return Ok(steps.finish());
+        }
+        Task::Bench { arguments } => bench::run(&place, &arguments)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs every check even when one fails: one run shows all that is wrong.
+fn ci(place: &Place) -> ExitCode {
+    let mut steps = Steps::new();
+    steps.run("format", || place.cargo(&["fmt", "--all", "--check"]).check());
+    steps.run("generated code", || codegen::run(true).map(|()| counts::Counts::default()));
+    steps.run("clippy", || {
+        place.cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]).check()
+    });
+    steps.run("arrows", || arrows::check(place).map(|()| counts::Counts::default()));
+    rust_tests(place, &mut steps);
+    steps.run("documentation", || {
+        place
+            .cargo(&["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"])
+            .env("RUSTDOCFLAGS", "-D warnings")
+            .check()
+    });
+    steps.run("dependencies", || {
+        let deny = tools::installed(place, tools::DENY)?;
+        place.command(deny).args(["deny", "--locked", "check", "bans", "licenses", "sources"]).check()
+    });
+    steps.run("client tests", || clients::run(place, &[]));
+    steps.finish()
+}
+
+fn test(place: &Place) -> ExitCode {
+    let mut steps = Steps::new();
+    rust_tests(place, &mut steps);
+    steps.run("client tests", || clients::run(place, &[]));
+    steps.finish()
+}
+
+fn rust_tests(place: &Place, steps: &mut Steps) {
+    steps.run("tests", || {
+        let nextest = tools::installed(place, tools::NEXTEST)?;
+        place
+            .command(nextest)
+            .args(["nextest", "run", "--locked", "--workspace"])
+            .count(counts::Runner::Nextest)
+    });
+    steps.run("documentation tests", || {
+        place.cargo(&["test", "--locked", "--workspace", "--doc"]).count(counts::Runner::Libtest)
+    });
+}
