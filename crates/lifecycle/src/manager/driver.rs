@@ -24,7 +24,7 @@ pub(super) struct Shared<L: Loader> {
     pub(super) books: Mutex<Books<L::Source>>,
     /// Signalled when a load thread may have something to do.
     pub(super) work: Condvar,
-    /// Signalled when a published state changed, a name went, or a thread ended.
+    /// Signalled when a wish or a published state changed, a name went, or a thread ended.
     pub(super) changed: Condvar,
 }
 
@@ -51,7 +51,6 @@ impl<L: Loader> Shared<L> {
         let result = event(model, &mut effects);
         if model.is_gone() {
             books.models.remove(name);
-            self.changed.notify_all();
         }
         self.apply(books, name, fresh, effects);
         Some(result)
@@ -83,10 +82,10 @@ impl<L: Loader> Shared<L> {
             }
         }
         self.work.notify_all();
+        self.changed.notify_all();
     }
 
     fn publish(&self, id: &Id, state: &State) {
-        self.changed.notify_all();
         let Some(observer) = &self.observer else { return };
         if catch_unwind(AssertUnwindSafe(|| observer(id, state))).is_err() {
             tracing::error!(%id, phase = %state.phase, "the observer of model states panicked");
