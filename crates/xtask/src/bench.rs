@@ -1,11 +1,15 @@
-//! Runs the serving benchmark.
+//! Runs the benchmark programs against the release binary.
 
 use anyhow::Result;
 
 use crate::place::Place;
 
-/// Server CPU and throughput per interface beside bare echoes, in release code.
+/// The arguments choose the program; without any, it says which there are.
 pub(crate) fn run(place: &Place, arguments: &[String]) -> Result<()> {
-    place.cargo(&["bench", "--package", "salver", "--bench", "serve", "--"]).args(arguments).check()?;
+    place.cargo(&["build", "--locked", "--release", "--package", "salver"]).check()?;
+    place
+        .cargo(&["run", "--locked", "--release", "--package", "salver-bench", "--"])
+        .args(arguments)
+        .check()?;
     Ok(())
 }

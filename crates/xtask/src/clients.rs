@@ -31,6 +31,7 @@ pub(crate) fn run(place: &Place, pytest: &[String]) -> Result<Counts> {
         .args(pytest)
         .env("SALVER_BIN", place.target.join("release").join("salver"))
         .env("PYTHONUNBUFFERED", "1")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .count(Runner::Pytest)
 }
 

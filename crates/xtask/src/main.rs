@@ -49,7 +49,7 @@ enum Task {
         #[arg(last = true)]
         pytest: Vec<String>,
     },
-    /// Run the serving benchmark
+    /// Run a benchmark program: `serve`, `swap`, `start`, `memory` or `all`
     Bench {
         /// Arguments for the benchmark program, after `--`
         #[arg(last = true)]
