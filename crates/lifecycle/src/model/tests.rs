@@ -316,3 +316,27 @@ fn records_of_the_latest_endings_stay() {
     let versions: Vec<_> = world.model.states().iter().map(|s| s.version.get()).collect();
     assert_eq!(versions, [3, 2, 1]);
 }
+
+#[test]
+fn what_makes_a_failed_version_start_again() {
+    let aspire = |wish: &[(u64, u64)]| Event::Aspire(wish.iter().copied().collect());
+    let check = |case: &str, events: &[Event], is_queued: bool| {
+        let mut world = World::new(Policy::default());
+        world.take(&aspire(&[(1, 0)]));
+        world.take(&Event::Begin(0));
+        for event in events {
+            world.take(event);
+        }
+        assert_eq!(!world.queue.is_empty(), is_queued, "{case}");
+    };
+    let broken = Event::End(0, Outcome::Broken);
+    let passing = Event::End(0, Outcome::Passing);
+    check("nothing", std::slice::from_ref(&broken), false);
+    check("the same wish", &[broken.clone(), aspire(&[(1, 0)])], false);
+    check("time", &[broken.clone(), Event::Advance(4)], false);
+    check("new content", &[broken.clone(), aspire(&[(1, 1)])], true);
+    check("new content while it loads", &[aspire(&[(1, 1)]), broken.clone()], true);
+    check("new content while it waits", &[passing, aspire(&[(1, 1)])], true);
+    check("wanted again", &[broken.clone(), aspire(&[]), aspire(&[(1, 0)])], true);
+    check("wanted again while it loads", &[aspire(&[]), aspire(&[(1, 0)]), broken], true);
+}
