@@ -22,7 +22,7 @@ DTYPES = {
 
 
 def model(nodes, inputs, outputs, constants=()):
-    """A checked model; inputs and outputs are `(name, ONNX type, shape)`."""
+    """A model; inputs and outputs are `(name, ONNX type, shape)`, where a shape of None is not declared."""
     graph = helper.make_graph(
         nodes,
         "test",
@@ -31,7 +31,9 @@ def model(nodes, inputs, outputs, constants=()):
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(made, full_check=True)
+    # The checker asks for a declared shape; runtimes and exporters do not.
+    if all(shape is not None for *_, shape in [*inputs, *outputs]):
+        onnx.checker.check_model(made, full_check=True)
     return made
 
 
