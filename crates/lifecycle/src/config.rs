@@ -9,18 +9,20 @@ use crate::model::Rules;
 pub struct Config {
     /// In which order versions are swapped. Default: availability preserving.
     pub policy: Policy,
-    /// Loads that run at the same time. Default: the number of CPUs, at least 2, so that a slow one does not hold up
-    /// the rest.
+    /// Loads that run at the same time. Default: the number of CPUs, at least 2, so that a slow one does not
+    /// hold up the rest.
     pub n_load_threads: NonZeroUsize,
     /// Servables that are dropped at the same time. Default: 2.
     pub n_unload_threads: NonZeroUsize,
     /// How often a load is tried again after an error that can pass. Default: 5.
     pub max_retries: u32,
-    /// The wait before the first retry; it doubles with each further one. Waiting occupies no thread. Default: 1 s.
+    /// The wait before the first retry; it doubles with each further one. Waiting occupies no thread.
+    /// Default: 1 s.
     pub retry_interval: Duration,
     /// The longest wait before a retry, unless `retry_interval` is longer. Default: 60 s.
     pub max_retry_interval: Duration,
-    /// How many ended, no longer wanted versions of each name are remembered; the latest to end stay. Default: 16.
+    /// How many ended, no longer wanted versions of each name are remembered; the latest to end stay.
+    /// Default: 16.
     pub n_ended_kept: usize,
 }
 

@@ -5,9 +5,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::{Id, ModelName, Version};
 
-/// Access to an available servable. While any handle to it lives, the servable stays in memory, so keep one only as
-/// long as a request needs it. Dropping the last handle never drops the servable on the thread at hand: an unload
-/// thread does that.
+/// Access to an available servable. While any handle to it lives, the servable stays in memory, so keep one
+/// only as long as a request needs it. Dropping the last handle never drops the servable on the thread at
+/// hand: an unload thread does that.
 pub struct Handle<S>(pub(crate) Arc<Instance<S>>);
 
 impl<S> Handle<S> {
@@ -130,7 +130,8 @@ impl<S> Exit<S> {
     }
 }
 
-/// What is available, as readers see it: a value that is replaced as a whole. Each list ascends and is not empty.
+/// What is available, as readers see it: a value that is replaced as a whole. Each list ascends and is not
+/// empty.
 pub(crate) struct Available<S>(HashMap<ModelName, Arc<[Arc<Instance<S>>]>>);
 
 impl<S> Available<S> {

@@ -11,9 +11,10 @@ pub trait Loader: Send + Sync + 'static {
     /// What requests are answered with.
     type Servable: Send + Sync + 'static;
 
-    /// Makes the servable, ready for requests (warmed up). May block for as long as it takes: it runs on one of the
-    /// manager's load threads, at most once at a time for one id, beside the loads of other ids. It should return early
-    /// once `cancel` is set; what it then returns is thrown away. A panic counts as an error that does not pass.
+    /// Makes the servable, ready for requests (warmed up). May block for as long as it takes: it runs on one
+    /// of the manager's load threads, at most once at a time for one id, beside the loads of other ids. It
+    /// should return early once `cancel` is set; what it then returns is thrown away. A panic counts as an
+    /// error that does not pass.
     fn load(&self, id: &Id, source: &Self::Source, cancel: &Cancel) -> Result<Self::Servable, LoadError>;
 }
 

@@ -18,15 +18,16 @@ mod driver;
 use books::Books;
 use driver::Shared;
 
-/// Is told of every change of a published state, in order. It runs while the manager is locked: it must be quick, and
-/// of the manager's methods it may call [`Manager::handle`] and [`Manager::available`] only.
+/// Is told of every change of a published state, in order. It runs while the manager is locked: it must be
+/// quick, and of the manager's methods it may call [`Manager::handle`] and [`Manager::available`] only.
 pub type Observer = Box<dyn Fn(&Id, &State) + Send + Sync>;
 
 /// Loads and unloads so that what is available becomes what is aspired.
 ///
-/// All methods can be called from any thread. [`handle`](Manager::handle) and [`available`](Manager::available) take no
-/// lock; the others take one for a short while, and only [`wait`](Manager::wait) and [`shutdown`](Manager::shutdown)
-/// block for long. Dropping the manager shuts it down without waiting.
+/// All methods can be called from any thread. [`handle`](Manager::handle) and
+/// [`available`](Manager::available) take no lock; the others take one for a short while, and only
+/// [`wait`](Manager::wait) and [`shutdown`](Manager::shutdown) block for long. Dropping the manager shuts it
+/// down without waiting.
 pub struct Manager<L: Loader> {
     shared: Arc<Shared<L>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -99,8 +100,9 @@ impl<L: Loader> Manager<L> {
         &self.shared.loader
     }
 
-    /// States the complete wish for one name. Returns at once. What is no longer wanted is called off or unloaded, what
-    /// is new is loaded; the same wish again changes nothing. Ignored once [`shutdown`](Manager::shutdown) has begun.
+    /// States the complete wish for one name. Returns at once. What is no longer wanted is called off or
+    /// unloaded, what is new is loaded; the same wish again changes nothing. Ignored once
+    /// [`shutdown`](Manager::shutdown) has begun.
     pub fn aspire(&self, aspired: Aspired<L::Source>) {
         let mut books = self.shared.lock();
         if books.closing {
@@ -112,8 +114,8 @@ impl<L: Loader> Manager<L> {
         });
     }
 
-    /// Unloads every version of the name and then drops every record of it. Returns at once; until the last version is
-    /// gone the name still has states.
+    /// Unloads every version of the name and then drops every record of it. Returns at once; until the last
+    /// version is gone the name still has states.
     pub fn forget(&self, name: &ModelName) {
         let mut books = self.shared.lock();
         self.shared
@@ -146,8 +148,9 @@ impl<L: Loader> Manager<L> {
         self.shared.lock().models.keys().cloned().collect()
     }
 
-    /// Blocks until `is_done` says yes to the states of all versions, or the deadline has come; says whether it said yes.
-    /// `is_done` runs at least once, and again at each change, while the manager is locked, as an [`Observer`] does.
+    /// Blocks until `is_done` says yes to the states of all versions, or the deadline has come; says whether
+    /// it said yes. `is_done` runs at least once, and again at each change, while the manager is locked, as
+    /// an [`Observer`] does.
     pub fn wait(&self, deadline: Instant, mut is_done: impl FnMut(&States) -> bool) -> bool {
         let books = self.shared.lock();
         let (_books, done) = self.shared.wait(books, deadline, |books| is_done(&books.states()));
@@ -161,9 +164,10 @@ impl<L: Loader> Manager<L> {
         self.shared.changed.notify_all();
     }
 
-    /// Calls off every load, unloads everything and ends the threads. Blocks until that is done, and says so, or until the
-    /// deadline has come; what still runs then (a load that does not return, a handle that is held) is left to itself.
-    /// A servable whose last handle goes after this is dropped on that handle's thread.
+    /// Calls off every load, unloads everything and ends the threads. Blocks until that is done, and says so,
+    /// or until the deadline has come; what still runs then (a load that does not return, a handle that is
+    /// held) is left to itself. A servable whose last handle goes after this is dropped on that handle's
+    /// thread.
     pub fn shutdown(&self, deadline: Instant) -> bool {
         let mut books = self.shared.lock();
         books.closing = true;

@@ -1,5 +1,6 @@
-//! The book of one model: which versions are wanted, where each stands, and what follows from an event. It reads no
-//! clock and owns no thread; every event gives the effects that the manager must carry out, in this order.
+//! The book of one model: which versions are wanted, where each stands, and what follows from an event. It
+//! reads no clock and owns no thread; every event gives the effects that the manager must carry out, in this
+//! order.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -239,8 +240,8 @@ impl<S> Model<S> {
         }
     }
 
-    /// A load has ended. If it went well and the servable is not wanted any more, it is let go without having been
-    /// published.
+    /// A load has ended. If it went well and the servable is not wanted any more, it is let go without having
+    /// been published.
     pub(crate) fn loaded(
         &mut self,
         version: Version,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 /// The longest model name, in bytes.
 pub const MAX_NAME_BYTES: usize = 1024;
 
-/// The name of a model: not empty, at most [`MAX_NAME_BYTES`] long, without control characters. Cheap to clone.
+/// The name of a model: not empty, at most [`MAX_NAME_BYTES`] long, without control characters. Cheap to
+/// clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelName(Arc<str>);
 

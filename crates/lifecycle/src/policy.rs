@@ -45,8 +45,9 @@ pub enum Action {
     Unload(Version),
 }
 
-/// The next action for one model, or `None` if there is nothing to do until something changes. Unloading goes before
-/// loading; the highest version is loaded first, the lowest unloaded first. `versions` is in any order.
+/// The next action for one model, or `None` if there is nothing to do until something changes. Unloading goes
+/// before loading; the highest version is loaded first, the lowest unloaded first. `versions` is in any
+/// order.
 pub fn next_action(policy: Policy, versions: &[Snapshot]) -> Option<Action> {
     match policy {
         Policy::AvailabilityPreserving => unload_if_replaced(versions).or_else(|| load_highest(versions)),
@@ -65,7 +66,8 @@ fn unwanted(versions: &[Snapshot]) -> impl Iterator<Item = Version> {
     unwanted.into_iter()
 }
 
-/// Unloads only what can be spared: nothing is wanted, something wanted is there, or another unwanted one remains.
+/// Unloads only what can be spared: nothing is wanted, something wanted is there, or another unwanted one
+/// remains.
 fn unload_if_replaced(versions: &[Snapshot]) -> Option<Action> {
     let mut unwanted = unwanted(versions);
     let lowest = unwanted.next()?;

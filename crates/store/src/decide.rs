@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use salver_lifecycle::{AspiredVersion, Version};
 
-use crate::{Content, SourceError, SourceStatus, VersionPolicy, Watched, select};
+use crate::{Content, SourceError, SourceStatus, VersionPolicy, Watched};
 
 const MAX_WARNINGS: usize = 16;
 
@@ -32,8 +32,16 @@ struct SeenVersion {
     settled: Option<AspiredVersion<PathBuf>>,
 }
 
+impl SeenVersion {
+    /// Whether the content at the last look is the one that counts.
+    fn is_settled(&self) -> bool {
+        self.settled.as_ref().is_some_and(|settled| settled.fingerprint == self.fingerprint)
+    }
+}
+
 impl Seen {
-    /// What is still true when the model moves to another base path: what is aspired, until something is found there.
+    /// What is still true when the model moves to another base path: what is aspired, until something is
+    /// found there.
     pub(crate) fn elsewhere(self) -> Self {
         Self { versions: BTreeMap::new(), aspired: self.aspired }
     }
@@ -50,11 +58,12 @@ pub struct Decision {
 
 /// Decides what is aspired of one model, and what to remember for the next scan.
 ///
-/// `listing` is what lies at the base path, from the highest version down and without duplicates, with warnings, or why
-/// it cannot be listed: then the last wish stays. `content` looks into one version; it is asked only for those versions
-/// that can matter. A version counts once its content is complete, that is once two scans in a row saw the same, or
-/// its newest change is older than [`Watched::settle`]. While the content of a version that counted changes, or cannot
-/// be looked at, the version counts as it did before. An empty folder never counts.
+/// `listing` is what lies at the base path, from the highest version down and without duplicates, with
+/// warnings, or why it cannot be listed: then the last wish stays. `content` looks into one version; it is
+/// asked only for those versions that can matter. A version counts once its content is complete, that is once
+/// two scans in a row saw the same, or its newest change is older than [`Watched::settle`]. While the content
+/// of a version that counted changes, or cannot be looked at, the version counts as it did before. An empty
+/// folder never counts.
 pub fn decide(
     watched: &Watched,
     listing: Result<(Vec<Child>, Vec<String>), SourceError>,
@@ -83,30 +92,8 @@ fn decide_listed(
 ) -> (Seen, Decision) {
     let found: Vec<_> = children.iter().map(|child| child.version).collect();
     let mut versions = seen.versions.clone();
-    versions.retain(|version, _| found.contains(version));
-    let mut settled = Vec::new();
-    let mut unsettled = Vec::new();
-    for child in children.iter().filter(|child| watched.policy.allows(child.version)) {
-        if settled.len() >= watched.policy.limit() {
-            break;
-        }
-        match look(child, content(&child.path), versions.get(&child.version), watched.settle, now) {
-            Ok(version) => {
-                match &version.settled {
-                    Some(complete) => settled.push(complete.clone()),
-                    None => unsettled.push(child.version),
-                }
-                versions.insert(child.version, version);
-            }
-            Err(message) => {
-                unsettled.push(child.version);
-                warnings.push(format!("version {}: {message}", child.version));
-                settled.extend(versions.get(&child.version).and_then(|version| version.settled.clone()));
-            }
-        }
-    }
-    let selected = select(&numbers(&settled), &watched.policy);
-    settled.retain(|version| selected.contains(&version.version));
+    versions.retain(|version, _| found.binary_search_by(|other| version.cmp(other)).is_ok());
+    let (settled, unsettled) = look_into(watched, children, content, &mut versions, &mut warnings, now);
     warnings.extend(missing(watched, &found));
     warnings.truncate(MAX_WARNINGS);
     let keep = settled.is_empty() && watched.keep_when_empty;
@@ -114,6 +101,42 @@ fn decide_listed(
     let status =
         SourceStatus { scanned: true, found, unsettled, aspired: numbers(&aspired), warnings, error: None };
     (Seen { versions, aspired }, Decision { aspired: (!keep).then_some(settled), status })
+}
+
+/// Looks into versions from the highest down, until as many count as the policy can select: of those that
+/// count, this gives what [`select`](crate::select) would. Beside them, it gives the numbers of those that
+/// are not complete now.
+fn look_into(
+    watched: &Watched,
+    children: &[Child],
+    content: &mut dyn FnMut(&Path) -> Result<Content, String>,
+    versions: &mut BTreeMap<Version, SeenVersion>,
+    warnings: &mut Vec<String>,
+    now: SystemTime,
+) -> (Vec<AspiredVersion<PathBuf>>, Vec<Version>) {
+    let mut settled = Vec::new();
+    let mut unsettled = Vec::new();
+    for child in children.iter().filter(|child| watched.policy.allows(child.version)) {
+        if settled.len() >= watched.policy.limit() {
+            break;
+        }
+        let before = versions.get(&child.version);
+        match look(child, content(&child.path), before, watched.settle, now) {
+            Ok(version) => {
+                if !version.is_settled() {
+                    unsettled.push(child.version);
+                }
+                settled.extend(version.settled.clone());
+                versions.insert(child.version, version);
+            }
+            Err(message) => {
+                settled.extend(before.and_then(|before| before.settled.clone()));
+                unsettled.push(child.version);
+                warnings.push(format!("version {}: {message}", child.version));
+            }
+        }
+    }
+    (settled, unsettled)
 }
 
 fn numbers(versions: &[AspiredVersion<PathBuf>]) -> Vec<Version> {

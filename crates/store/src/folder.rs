@@ -24,7 +24,8 @@ impl Default for Limits {
     }
 }
 
-/// The local path that a text names: a path as it is, or one written as `file://PATH`. Every other URI is refused.
+/// The local path that a text names: a path as it is, or one written as `file://PATH`. Every other URI is
+/// refused.
 pub fn local_path(text: &Path) -> Result<PathBuf, SourceError> {
     let Some((scheme, rest)) = text.to_str().and_then(|text| text.split_once("://")) else {
         return Ok(text.to_owned());

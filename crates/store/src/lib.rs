@@ -1,12 +1,12 @@
 //! Watches base paths and says which versions of which models are aspired.
 //!
-//! This room does not know what a model is: a version is a folder or a file whose name is a number, its content is a
-//! list of paths, sizes and times, and nothing is ever opened. What is found goes to a callback as
-//! [`Aspired`](salver_lifecycle::Aspired) paths; what keeps a base path from being read is that model's
+//! This room does not know what a model is: a version is a folder or a file whose name is a number, its
+//! content is a list of paths, sizes and times, and nothing is ever opened. What is found goes to a callback
+//! as [`Aspired`](salver_lifecycle::Aspired) paths; what keeps a base path from being read is that model's
 //! [`SourceStatus`] and touches no other model.
 //!
-//! [`decide`] is the pure core: from what is listed now, what was seen before and the time, to what is aspired. The
-//! [`Poller`] around it owns the thread, the clock and the reading of folders.
+//! [`decide()`] is the pure core: from what is listed now, what was seen before and the time, to what is
+//! aspired. The [`Poller`] around it owns the thread, the clock and the reading of folders.
 
 #![warn(missing_docs)]
 

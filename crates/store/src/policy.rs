@@ -39,7 +39,8 @@ impl VersionPolicy {
     }
 }
 
-/// The versions that the policy selects, from the highest down. `versions` is in any order, without duplicates.
+/// The versions that the policy selects, from the highest down. `versions` is in any order, without
+/// duplicates.
 pub fn select(versions: &[Version], policy: &VersionPolicy) -> Vec<Version> {
     let mut selected: Vec<_> = versions.iter().copied().filter(|version| policy.allows(*version)).collect();
     selected.sort_unstable_by(|a, b| b.cmp(a));

@@ -44,19 +44,19 @@ impl PollMode {
     }
 }
 
-/// Takes the wish for a model whenever it is another than before. It runs while the poller is locked: it must be quick and
-/// must not call the poller.
+/// Takes the wish for a model whenever it is another than before. It runs while the poller is locked: it must
+/// be quick and must not call the poller.
 pub type OnAspired = Box<dyn Fn(Aspired<PathBuf>) + Send + Sync>;
 
-/// Takes the status of a model whenever it is another than before, before the wish that goes with it. As quick as
-/// [`OnAspired`].
+/// Takes the status of a model whenever it is another than before, before the wish that goes with it. As
+/// quick as [`OnAspired`].
 pub type OnStatus = Box<dyn Fn(&ModelName, &SourceStatus) + Send + Sync>;
 
 /// Scans the base paths of models on a thread of its own.
 ///
-/// All methods can be called from any thread. Models are scanned one after the other; a folder that is slow to read holds
-/// up the others for the time of its own scan, which [`Limits`] bounds in entries. Dropping the poller ends it without
-/// waiting for a scan that runs.
+/// All methods can be called from any thread. Models are scanned one after the other; a folder that is slow
+/// to read holds up the others for the time of its own scan, which [`Limits`] bounds in entries. Dropping the
+/// poller ends it without waiting for a scan that runs.
 pub struct Poller {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -121,8 +121,9 @@ impl Poller {
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Replaces the whole set of models. Returns at once; models that are new or changed are scanned next. Once this has
-    /// returned, no callback comes for a model that is not in the set. Of two entries with one name the later counts.
+    /// Replaces the whole set of models. Returns at once; models that are new or changed are scanned next.
+    /// Once this has returned, no callback comes for a model that is not in the set. Of two entries with one
+    /// name the later counts.
     pub fn set_models(&self, models: Vec<Watched>) {
         let mut state = self.shared.lock();
         let mut before = std::mem::take(&mut state.sources);
@@ -168,8 +169,8 @@ impl Poller {
         state.sources.iter().map(|(name, source)| (name.clone(), source.status.clone())).collect()
     }
 
-    /// Ends the poller: no callback comes after this has returned. Blocks until the thread has ended, and says so, or
-    /// until the deadline; a scan that hangs is left to itself.
+    /// Ends the poller: no callback comes after this has returned. Blocks until the thread has ended, and
+    /// says so, or until the deadline; a scan that hangs is left to itself.
     pub fn shutdown(&self, deadline: Instant) -> bool {
         let mut state = self.shared.lock();
         state.stopped = true;

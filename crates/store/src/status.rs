@@ -9,7 +9,8 @@ pub struct SourceStatus {
     pub scanned: bool,
     /// Every version that is there, from the highest down.
     pub found: Vec<Version>,
-    /// Those of them that were looked at and are not yet complete, as far as one can tell: still changing, or empty.
+    /// Those of them that were looked at and are not yet complete, as far as one can tell: still changing, or
+    /// empty.
     pub unsettled: Vec<Version>,
     /// The versions last aspired, from the highest down.
     pub aspired: Vec<Version>,

@@ -16,11 +16,11 @@ pub struct Watched {
     pub layout: Layout,
     /// Which versions are aspired.
     pub policy: VersionPolicy,
-    /// Whether the last wish stays when the base path is there and nothing in it is selected. Otherwise, and by default,
-    /// everything is unloaded then.
+    /// Whether the last wish stays when the base path is there and nothing in it is selected. Otherwise, and
+    /// by default, everything is unloaded then.
     pub keep_when_empty: bool,
-    /// How old the newest change in a version must be for the version to count as complete at first sight. Younger ones
-    /// count once two scans in a row see the same. Default: 2 s.
+    /// How old the newest change in a version must be for the version to count as complete at first sight.
+    /// Younger ones count once two scans in a row see the same. Default: 2 s.
     pub settle: Duration,
 }
 

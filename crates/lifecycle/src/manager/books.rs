@@ -59,8 +59,8 @@ impl<S> Books<S> {
         due
     }
 
-    /// Takes the oldest load off the queue that may run now. The last free thread is for names that have no load running,
-    /// so that one name cannot hold them all.
+    /// Takes the oldest load off the queue that may run now. The last free thread is for names that have no
+    /// load running, so that one name cannot hold them all.
     pub(super) fn next_in_queue(&mut self, n_load_threads: usize) -> Option<Id> {
         let n_running: usize = self.running.values().sum();
         let is_last = n_load_threads > 1 && n_running + 1 >= n_load_threads;

@@ -38,7 +38,8 @@ impl<L: Loader> Shared<L> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets one book take an event and carries out what follows from it. `fresh` is the servable just loaded, if one was.
+    /// Lets one book take an event and carries out what follows from it. `fresh` is the servable just loaded,
+    /// if one was.
     pub(super) fn change<T>(
         &self,
         books: &mut Books<L::Source>,

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use salver_lifecycle::ModelName;
 
 use super::*;
-use crate::SourceErrorKind;
+use crate::{SourceErrorKind, select};
 
-/// What lies in a version: its fingerprint, 0 for an empty folder and 9 for one that cannot be looked at, and how many
-/// seconds ago it changed; negative is in the future.
+/// What lies in a version: its fingerprint, 0 for an empty folder and 9 for one that cannot be looked at, and
+/// how many seconds ago it changed; negative is in the future.
 type Disk = BTreeMap<u64, (u64, i64)>;
 
 fn noon() -> SystemTime {
