@@ -49,10 +49,10 @@ enum Task {
         #[arg(last = true)]
         pytest: Vec<String>,
     },
-    /// Run a benchmark program: `serve`, `swap`, `start`, `memory` or `all`
+    /// Run a benchmark program: `serve`, `json`, `swap`, `start`, `memory` or `all`
     Bench {
-        /// Arguments for the benchmark program, after `--`
-        #[arg(last = true)]
+        /// The program's name and its settings
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
 }
