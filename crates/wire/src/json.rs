@@ -37,7 +37,8 @@ pub use number::NonFinite;
 pub use pages::{error_body, metadata_body, models_body, status_body};
 
 pub(crate) use column::{Column, column};
-pub(crate) use encode::write_string;
+pub(crate) use encode::{Style, write_list, write_string};
+pub(crate) use scalar::Scalar;
 pub(crate) use text::Text;
 
 /// Bounds on what a request may ask for. The size of the body is bounded before it comes here.

@@ -131,7 +131,7 @@ pub fn platform_configs(text: &str) -> Result<BTreeMap<String, SessionBundleConf
 }
 
 /// The descriptors of every message, decoded once.
-static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+pub(crate) static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the committed descriptors are well-formed")
 });
 

@@ -18,7 +18,8 @@ fn spec(name: &str, dtype: DType) -> TensorSpec {
 }
 
 fn with_default(name: &str, default: Tensor) -> TensorSpec {
-    TensorSpec { default: Some(default.clone()), ..spec(name, default.dtype()) }
+    let spec = spec(name, default.dtype());
+    TensorSpec { default: Some(default), ..spec }
 }
 
 fn signature(name: &str, inputs: Vec<TensorSpec>) -> Arc<Signature> {
@@ -334,7 +335,8 @@ fn ragged_lists_are_refused() {
 fn types_are_strict() {
     use DType::*;
     let number = "Type: Number is not of expected type: ";
-    let cases: &[(DType, &[&str], &[(&str, &str)])] = &[
+    type Refused<'a> = (&'a str, &'a str);
+    let cases: &[(DType, &[&str], &[Refused<'_>])] = &[
         (
             F32,
             &["1", "-0", "1.5", "1e-50", "3.4e38"],
@@ -501,7 +503,8 @@ fn answers_are_written_by_rows_and_by_tensors() {
     let vector = floats(&[3], &[2.5, 3.0, 4.5]);
     let matrix = floats(&[3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     let scalar = floats(&[], &[1.0]);
-    let cases: &[(Format, &[(&str, &Tensor)], &str)] = &[
+    type Output<'a> = (&'a str, &'a Tensor);
+    let cases: &[(Format, &[Output<'_>], &str)] = &[
         (Format::Row, &[("y", &vector)], r#"{"predictions": [2.5, 3.0, 4.5]}"#),
         (Format::Row, &[("y", &matrix)], r#"{"predictions": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]}"#),
         (
@@ -661,9 +664,9 @@ proptest! {
         let bytes = &body.as_bytes()[..cut.min(body.len())];
         for dtype in DType::ALL {
             let signature = signature("serving_default", vec![spec("x", dtype)]);
-            let _ = decode_predict(bytes, |_| Ok(signature.clone()), Limits::default());
+            decode_predict(bytes, |_| Ok(signature.clone()), Limits::default()).ok();
             let wrapped = format!("{{\"instances\": [{body}]}}");
-            let _ = decode_predict(wrapped.as_bytes(), |_| Ok(signature.clone()), Limits::default());
+            decode_predict(wrapped.as_bytes(), |_| Ok(signature.clone()), Limits::default()).ok();
         }
     }
 }
