@@ -4,4 +4,5 @@
 //! This room is for development only: nothing that ships depends on it, and it knows no concrete engine. Because its
 //! callers are tests, it panics where a test would.
 
+pub mod conformance;
 pub mod puppet;
