@@ -125,4 +125,15 @@ mod tests {
         assert_eq!(def.inputs["x"].encoding, Some(Encoding::Name("x:0".into())));
         assert_eq!((def.method_name.as_str(), def.inputs["x"].dtype), ("method", 1));
     }
+
+    #[test]
+    fn the_response_is_tensorflow_servings() {
+        let path = format!("{}/tests/golden/metadata_response.bin", env!("CARGO_MANIFEST_DIR"));
+        let golden = std::fs::read(path).expect("golden file is committed");
+        let inputs = vec![spec("x", Dims::new(vec![None, Some(64)]))];
+        let output = TensorSpec { dtype: DType::I64, ..spec("y", Dims::unknown()) };
+        let signature = Signature::new("serving_default", "tensorflow/serving/predict", inputs, vec![output]);
+        let id = ModelId { name: ModelName::new("m").unwrap(), version: Version(3) };
+        assert_eq!(metadata_response(&id, &[Arc::new(signature)]).encode_to_vec(), golden);
+    }
 }
