@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use salver_wire::json::NonFinite;
+
 /// How a server listens and answers. A listener that is `None` is not opened.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -33,6 +35,10 @@ pub struct Config {
     pub access_log: bool,
     /// Answers gRPC Predict with `tensor_content` in place of the typed fields.
     pub tensor_content: bool,
+    /// Refuses signatures that are not for inference, as TensorFlow Serving does when it is told to.
+    pub check_method_name: bool,
+    /// How REST answers write NaN and infinities.
+    pub non_finite: NonFinite,
     /// Serves `grpc.health.v1`.
     pub grpc_health: bool,
     /// Serves `grpc.reflection`.
@@ -62,6 +68,8 @@ impl Default for Config {
             strict_compat: false,
             access_log: false,
             tensor_content: false,
+            check_method_name: false,
+            non_finite: NonFinite::default(),
             grpc_health: true,
             grpc_reflection: true,
             model_control: true,

@@ -5,10 +5,26 @@
 //! matter. It does not know engines, how models come and go, or how requests are batched, and it starts no thread:
 //! the binary drives [`Server::worker`] on each of its worker threads and [`Server::acceptor`] on its control thread.
 
+mod accept;
+mod access;
+mod body;
+mod budget;
+mod clock;
 mod config;
+mod conn;
+mod core;
 mod error;
+mod grpc;
+mod health;
 mod listen;
+mod metrics;
+mod rest;
 mod server;
+mod statistics;
+mod stream;
+mod tls;
+mod watch;
+mod worker;
 
 pub use config::{Config, Limits, Tls};
 pub use error::{Error, ErrorKind};
