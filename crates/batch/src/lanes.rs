@@ -1,6 +1,7 @@
 //! The lanes of one model: admission, the threads, shutting down.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -124,14 +125,15 @@ impl LaneSet {
         shared.enqueue(Waiting { key, n_rows, arrived: now, deadline: task.deadline }, task, n_bytes)
     }
 
-    /// Runs the task on the calling thread and takes the time that it needs as the first estimate of its cost. Blocks for
-    /// a few runs; the queue, batching and the deadline play no part.
+    /// Runs the task `n_runs` times on the calling thread, takes the time of the last run as the first estimate of its
+    /// cost, and gives that time back. Blocks; the queue, batching and the deadline play no part.
     ///
     /// # Errors
     /// The engine's.
-    pub fn warm_up(&self, task: &Task) -> Result<(), EngineError> {
-        let mut result = Ok(());
-        self.shared.model.enter(self.shared.config.threads, &mut || result = self.shared.warm_up(task));
+    pub fn warm_up(&self, task: &Task, n_runs: NonZeroUsize) -> Result<Duration, EngineError> {
+        let mut result = Ok(Duration::ZERO);
+        let shared = &self.shared;
+        shared.model.enter(shared.config.threads, &mut || result = shared.warm_up(task, n_runs));
         result
     }
 
@@ -309,29 +311,19 @@ impl Shared {
         }
     }
 
-    fn warm_up(&self, task: &Task) -> Result<(), EngineError> {
+    fn warm_up(&self, task: &Task, n_runs: NonZeroUsize) -> Result<Duration, EngineError> {
         let no_session = || EngineError::new(ErrorKind::Internal, "no session to warm up with");
         let mut runner = self.pool.take().ok_or_else(no_session)?;
-        let first = self.clock.now();
-        for _ in 0..WARM_UP_RUNS {
+        let mut ran = Duration::ZERO;
+        for _ in 0..n_runs.get() {
             let started = self.clock.now();
             runner.run(&*self.model, task.signature, &task.inputs, &task.outputs)?;
-            let ended = self.clock.now();
-            let n_bytes = task.inputs.iter().map(Tensor::n_bytes).sum();
-            self.costs.seed(task.signature, n_bytes, ended.saturating_duration_since(started));
-            if ended.saturating_duration_since(first) > WARM_UP_TIME {
-                break;
-            }
+            ran = self.clock.now().saturating_duration_since(started);
         }
-        Ok(())
+        self.costs.seed(task.signature, task.inputs.iter().map(Tensor::n_bytes).sum(), ran);
+        Ok(ran)
     }
 }
-
-/// The first run of a session is slower than those that follow, so a cheap model runs a few times.
-const WARM_UP_RUNS: usize = 5;
-
-/// A model that takes longer than this for one run is not cheap; one run is enough.
-const WARM_UP_TIME: Duration = Duration::from_millis(2);
 
 #[cfg(test)]
 mod tests;

@@ -107,7 +107,8 @@ impl Loader for ServableLoader {
             None => Vec::new(),
         };
         warmup::replay(&lanes, &*model, &requests, self.config.n_warmup_iterations, cancel)?;
-        if requests.is_empty() {
+        // Of the formats there are, this one cannot hold state that a run would change.
+        if requests.is_empty() && source.format == Format::Onnx {
             warmup::run_zeros(&lanes, &*model, id, cancel);
         }
         let loaded_at = self.clock.now();

@@ -227,15 +227,11 @@ impl Servables {
         Ok(Arc::new(Held(handle.map_err(|error| not_found(error.to_string()))?)))
     }
 
-    /// The version that a label stands for. For a model that is not known at all, that is what is said.
     fn labelled(&self, name: &str, label: &str) -> Result<i64, Error> {
         let book = self.shared.book();
-        let config = book.configs.get(name);
-        let config = config.ok_or_else(|| {
-            Error::client(Code::NotFound, format!("Servable not found for request: Latest({name})"))
-        })?;
-        let number = config.labels.get(label).copied();
-        number.ok_or_else(|| Error::invalid(format!("Unrecognized servable version label: {label}")))
+        let number = book.configs.get(name).and_then(|config| config.labels.get(label));
+        let unknown = || Error::invalid(format!("Unrecognized servable version label: {label}"));
+        number.copied().ok_or_else(unknown)
     }
 
     fn status_of(&self, name: &ModelName, states: &[VersionState]) -> ModelStatus {

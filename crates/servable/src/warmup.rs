@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use salver_batch::{LaneSet, Task};
@@ -64,12 +65,10 @@ pub(crate) fn replay(
     for (at, request) in requests.iter().enumerate() {
         let failed = |message: String| invalid(format!("warm-up record {}: {message}", at + 1));
         let task = task(model, request).map_err(|error| failed(error.to_string()))?;
-        for _ in 0..n_iterations.get() {
-            if cancel.is_cancelled() {
-                return Err(LoadError::cancelled());
-            }
-            lanes.warm_up(&task).map_err(|error| failed(error.to_string()))?;
+        if cancel.is_cancelled() {
+            return Err(LoadError::cancelled());
         }
+        lanes.warm_up(&task, n_iterations).map_err(|error| failed(error.to_string()))?;
     }
     Ok(())
 }
@@ -88,8 +87,8 @@ fn task(model: &dyn Model, request: &WarmupRequest) -> Result<Task, Error> {
     Ok(Task { signature: position, inputs, outputs, deadline: None })
 }
 
-/// Runs each signature once with one row of zeros, which touches the weights and tells what a run costs. Zeros need
-/// not be a sensible input, so a failure is only noted.
+/// Runs each signature with one row of zeros, which touches the weights and tells what a run costs. Zeros need not be
+/// a sensible input, so a failure is only noted. For models without state only: a run must leave nothing behind.
 pub(crate) fn run_zeros(lanes: &LaneSet, model: &dyn Model, id: &Id, cancel: &Cancel) {
     for (position, signature) in model.signatures().iter().enumerate() {
         if cancel.is_cancelled() {
@@ -100,11 +99,19 @@ pub(crate) fn run_zeros(lanes: &LaneSet, model: &dyn Model, id: &Id, cancel: &Ca
             continue;
         };
         let outputs = (0..signature.outputs().len()).collect();
-        let task = Task { signature: position, inputs, outputs, deadline: None };
-        if let Err(error) = lanes.warm_up(&task) {
+        if let Err(error) = run_a_few(lanes, &Task { signature: position, inputs, outputs, deadline: None }) {
             tracing::info!(%id, signature = %signature.name(), "the warm-up run with zeros failed: {error}");
         }
     }
+}
+
+/// Runs a cheap model several times, because the first run of a session is slower than those that follow and would
+/// make the model look dearer than it is; a dear model only once.
+fn run_a_few(lanes: &LaneSet, task: &Task) -> Result<(), salver_engine::Error> {
+    if lanes.warm_up(task, NonZeroUsize::MIN)? < Duration::from_millis(2) {
+        lanes.warm_up(task, NonZeroUsize::new(4).expect("4 is not zero"))?;
+    }
+    Ok(())
 }
 
 /// One row of zeros per input, or its default; `None` when that would be too large.

@@ -1,4 +1,3 @@
-use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicU64;
 
 use salver_tensor::{DType, Dims, Shape, Signature, TensorSpec};
@@ -309,11 +308,11 @@ fn cheap_runs_are_made_where_they_are_submitted() {
     cost.store(60, Ordering::SeqCst);
     entered(&*model, || assert_eq!([submit(), submit()], [[1.0], [1.0]]));
     assert_eq!(n_runs(), (2, 3), "the first slow run is made here, the next is not");
-    lanes.warm_up(&task(&[1.0])).unwrap();
+    lanes.warm_up(&task(&[1.0]), NonZeroUsize::MIN).unwrap();
     entered(&*model, || assert_eq!(submit(), [1.0]));
     assert_eq!(n_runs(), (2, 4));
     cost.store(1, Ordering::SeqCst);
-    lanes.warm_up(&task(&[1.0])).unwrap();
+    lanes.warm_up(&task(&[1.0]), NonZeroUsize::MIN).unwrap();
     entered(&*model, || assert_eq!(submit(), [1.0]));
     assert_eq!(n_runs(), (3, 4), "warming up replaces the estimate");
 }
