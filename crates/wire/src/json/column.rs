@@ -134,14 +134,14 @@ impl<E: Scalar> Nest<'_, E> {
             if expected.is_some_and(|expected| n_read >= expected) {
                 return Err(uneven(text, start, level, expected));
             }
+            let room = expected.map_or(usize::MAX, |expected| expected.saturating_sub(n_read));
             if peek == Peek::Array {
-                self.list(text, inner)?;
-                n_read = n_read.saturating_add(1);
-                next = text.array_step()?;
+                let (n_lists, after) = self.lists(text, inner, room)?;
+                n_read = n_read.saturating_add(n_lists);
+                next = after;
             } else {
                 self.leaf(text, inner)?;
                 let before = self.elements.len();
-                let room = expected.map_or(usize::MAX, |expected| expected.saturating_sub(n_read));
                 next = self.leaves(text, peek, room)?;
                 n_read = n_read.saturating_add(self.elements.len().saturating_sub(before));
             }
@@ -160,7 +160,48 @@ impl<E: Scalar> Nest<'_, E> {
         }
     }
 
+    /// Reads lists until the list around them ends, something else comes or `room` of them are read. Innermost lists,
+    /// of which there may be one for every few elements, take a short way once their length is known.
+    fn lists(
+        &mut self,
+        text: &mut Text<'_>,
+        level: usize,
+        room: usize,
+    ) -> Result<(usize, Option<Peek>), Error> {
+        let mut n_read = 0usize;
+        loop {
+            match self.lens.get(level).copied().flatten() {
+                Some(len) if self.rank == Some(level.saturating_add(1)) => self.row(text, level, len)?,
+                _ => self.list(text, level)?,
+            }
+            n_read = n_read.saturating_add(1);
+            match text.array_step()? {
+                Some(Peek::Array) if n_read < room => {}
+                next => return Ok((n_read, next)),
+            }
+        }
+    }
+
+    /// Reads the innermost list that starts here and should have `len` elements.
+    #[inline]
+    fn row(&mut self, text: &mut Text<'_>, level: usize, len: usize) -> Result<(), Error> {
+        let start = (text.at(), text.depth());
+        let before = self.elements.len();
+        let first = text.array_first()?.filter(|&peek| peek != Peek::Array);
+        if let Some(peek) = first {
+            let next = self.leaves(text, peek, len)?;
+            if next.is_none() && self.elements.len() == before.saturating_add(len) {
+                return Ok(());
+            }
+        }
+        // An empty list, or one that is wrong in some way, takes the long way.
+        self.elements.truncate(before);
+        text.seek(start.0, start.1);
+        self.list(text, level)
+    }
+
     /// Reads elements until the list ends, a list comes or `room` elements are read.
+    #[inline]
     fn leaves(&mut self, text: &mut Text<'_>, mut peek: Peek, room: usize) -> Result<Option<Peek>, Error> {
         let stop = self.elements.len().saturating_add(room);
         loop {

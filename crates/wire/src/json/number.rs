@@ -22,7 +22,7 @@ pub(crate) trait Float: Copy {
 }
 
 /// Significant digits tried first.
-const SHORT: usize = 6;
+const SHORT: i32 = 6;
 
 macro_rules! floats {
     ($($rust:ty: $long:literal),*) => {$(
@@ -35,23 +35,32 @@ macro_rules! floats {
                     out.push(b'-');
                 }
                 let positive = self.abs();
-                let digits = if positive.is_normal() {
+                let shortest = Digits::new(ryu::Buffer::new().format_finite(positive).as_bytes());
+                let short = if positive.is_normal() {
                     // 6 digits or fewer survive the way to a normal number and back, so the shortest digits that
                     // give the number are the 6 digits if those give it.
-                    Digits::new(ryu::Buffer::new().format_finite(positive).as_bytes())
+                    shortest.filter(|digits| digits.len <= 6)
                 } else {
                     // `{:e}` with a precision rounds exactly, as C does.
-                    Digits::rounded(SHORT, |out, decimals| write!(out, "{positive:.decimals$e}"))
+                    Digits::printed(SHORT, |out, decimals| write!(out, "{positive:.decimals$e}"))
                         .filter(|digits| digits.parse::<$rust>() == Some(positive))
                 };
-                let digits = digits.filter(|digits| digits.len <= SHORT);
-                let long = || Digits::rounded($long, |out, decimals| write!(out, "{positive:.decimals$e}"));
-                match digits.or_else(long) {
-                    Some(digits) if digits.len <= SHORT => digits.write(out, SHORT),
-                    Some(digits) => digits.write(out, $long),
-                    // Unreachable: the formatter prints digits.
-                    None => out.extend_from_slice(b"0.0"),
+                if let Some(digits) = short {
+                    return digits.write(out, SHORT);
                 }
+                const FRACTION: u32 = <$rust>::MANTISSA_DIGITS - 1;
+                let bits = u64::from(positive.to_bits());
+                let mantissa = bits & ((1 << FRACTION) - 1) | 1 << FRACTION;
+                let power = i32::try_from(bits >> FRACTION).ok().filter(|_| positive.is_normal());
+                const BIAS: i32 = <$rust>::MAX_EXP - 1 + FRACTION.cast_signed();
+                let power = power.and_then(|biased| biased.checked_sub(BIAS));
+                let quick = shortest.zip(power).and_then(|(shortest, power)| {
+                    Digits::rounded(mantissa, power, shortest.exponent, $long)
+                });
+                let digits = quick.or_else(|| {
+                    Digits::printed($long, |out, decimals| write!(out, "{positive:.decimals$e}"))
+                });
+                digits.expect("the formatter prints digits").write(out, $long);
             }
         }
     )*};
@@ -73,7 +82,7 @@ fn write_non_finite(out: &mut Vec<u8>, is_nan: bool, is_negative: bool, non_fini
 }
 
 /// The significant digits of a number, without zeros at either end (zero itself has one digit).
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Digits {
     digits: [u8; 24],
     len: usize,
@@ -111,14 +120,51 @@ impl Digits {
         Some(read)
     }
 
-    /// The digits of a number rounded to `precision` of them.
-    fn rounded(
-        precision: usize,
+    /// `mantissa * 2^power` exactly rounded to `precision` digits, ties to even, in integer arithmetic; `None` where 128
+    /// bits do not hold it. `exponent` is the power of ten of the first digit, or one more.
+    fn rounded(mantissa: u64, power: i32, exponent: i32, precision: i32) -> Option<Digits> {
+        let limit = 10u128.checked_pow(precision.unsigned_abs())?;
+        let scale = precision.checked_sub(1)?.checked_sub(exponent)?;
+        let scaled = u128::from(mantissa).checked_mul(10u128.checked_pow(u32::try_from(scale).ok()?)?)?;
+        let shift = u32::try_from(power.checked_neg()?).ok()?;
+        let whole = scaled.checked_shr(shift)?;
+        if whole < limit / 10 {
+            let exponent = exponent.checked_sub(1)?;
+            // The exponent was one too high, which the shortest digits are at most.
+            return (whole >= limit / 100)
+                .then(|| Digits::rounded(mantissa, power, exponent, precision))
+                .flatten();
+        }
+        let rest = scaled.checked_sub(whole.checked_shl(shift)?)?;
+        let half = 1u128.checked_shl(shift.checked_sub(1)?)?;
+        let is_up = rest > half || rest == half && whole % 2 == 1;
+        let whole = whole.checked_add(u128::from(is_up))?;
+        Digits::of_integer(u64::try_from(whole).ok()?, exponent, whole >= limit)
+    }
+
+    /// The digits of an integer whose first has the given power of ten, or one more if rounding carried.
+    fn of_integer(mut integer: u64, exponent: i32, has_carried: bool) -> Option<Digits> {
+        let mut read = Digits { digits: [b'0'; 24], len: 0, exponent: 0 };
+        read.exponent = exponent.checked_add(i32::from(has_carried))?;
+        while integer != 0 && integer.is_multiple_of(10) {
+            integer /= 10;
+        }
+        read.len = usize::try_from(integer.checked_ilog10()?.checked_add(1)?).ok()?;
+        for digit in read.digits.get_mut(..read.len)?.iter_mut().rev() {
+            *digit = b'0'.checked_add(u8::try_from(integer % 10).ok()?)?;
+            integer /= 10;
+        }
+        Some(read)
+    }
+
+    /// The digits of a number that is printed with `precision` of them.
+    fn printed(
+        precision: i32,
         print: impl FnOnce(&mut &mut [u8], usize) -> std::io::Result<()>,
     ) -> Option<Digits> {
         let mut buffer = [0u8; 40];
         let mut rest = buffer.as_mut_slice();
-        print(&mut rest, precision.saturating_sub(1)).ok()?;
+        print(&mut rest, usize::try_from(precision.checked_sub(1)?).ok()?).ok()?;
         let n_left = rest.len();
         Digits::new(buffer.get(..40usize.checked_sub(n_left)?)?)
     }
@@ -135,10 +181,10 @@ impl Digits {
     }
 
     /// Appends the digits by the rules of C's `%g`, with `.0` where there is neither a point nor an exponent.
-    fn write(&self, out: &mut Vec<u8>, precision: usize) {
+    fn write(&self, out: &mut Vec<u8>, precision: i32) {
         let digits = self.as_bytes();
         match usize::try_from(self.exponent) {
-            Ok(exponent) if exponent < precision => {
+            Ok(exponent) if self.exponent < precision => {
                 let n_whole = exponent.saturating_add(1);
                 let (whole, fraction) = digits.split_at(n_whole.min(digits.len()));
                 out.extend_from_slice(whole);
@@ -166,5 +212,31 @@ impl Digits {
         let sign = if self.exponent < 0 { '-' } else { '+' };
         write!(out, "e{sign}{:02}", self.exponent.unsigned_abs())
             .expect("a vector takes all that is written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn print(number: impl Float) -> String {
+        let mut out = Vec::new();
+        number.write(&mut out, NonFinite::Literal);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// `testdata/numbers.py` says where the file is from.
+    #[test]
+    fn numbers_are_printed_as_by_c() {
+        for line in include_str!("../../testdata/numbers.txt").lines() {
+            let (kind, rest) = line.split_once(' ').unwrap();
+            let (bits, expected) = rest.split_once(' ').unwrap();
+            let bits = u64::from_str_radix(bits, 16).unwrap();
+            let printed = match kind {
+                "f32" => print(f32::from_bits(u32::try_from(bits).unwrap())),
+                _ => print(f64::from_bits(bits)),
+            };
+            assert_eq!(printed, expected, "{line}");
+        }
     }
 }

@@ -192,3 +192,127 @@ impl DimPage {
 fn type_name(dtype: DType) -> &'static str {
     DataType::try_from(tfs::dtype_number(dtype)).unwrap_or(DataType::DtInvalid).as_str_name()
 }
+
+#[cfg(test)]
+mod tests {
+    use salver_predict::{ModelName, Version};
+    use salver_tensor::Dims;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn parse(body: &[u8]) -> Value {
+        serde_json::from_slice(body).unwrap()
+    }
+
+    fn name() -> ModelName {
+        ModelName::new("m").unwrap()
+    }
+
+    fn spec(name: &str, dtype: DType, dims: Dims) -> TensorSpec {
+        TensorSpec { name: name.into(), tensor_name: format!("{name}:0").into(), dtype, dims, default: None }
+    }
+
+    #[test]
+    fn errors_are_objects_of_one_key() {
+        assert_eq!(error_body("a \"b\""), b"{\n    \"error\": \"a \\\"b\\\"\"\n}");
+    }
+
+    #[test]
+    fn status_lists_versions_and_labels() {
+        let versions = vec![
+            VersionStatus { version: Version(2), state: State::Available, error: None },
+            VersionStatus {
+                version: Version(1),
+                state: State::End,
+                error: Some((Code::NotFound, "gone".into())),
+            },
+        ];
+        let labels = BTreeMap::from([("stable".to_owned(), Version(2))]);
+        let mut model = ModelStatus { name: name(), versions, labels, source_error: None };
+        let ok = json!({"error_code": "OK", "error_message": ""});
+        let gone = json!({"error_code": "NOT_FOUND", "error_message": "gone"});
+        let pages = json!([
+            {"version": "2", "state": "AVAILABLE", "status": ok},
+            {"version": "1", "state": "END", "status": gone},
+        ]);
+        let expected = json!({"model_version_status": pages, "labels": {"stable": "2"}});
+        assert_eq!(parse(&status_body(&model, &model.versions)), expected);
+        let listed = json!({"models": [{"name": "m", "versions": pages, "labels": {"stable": "2"}}]});
+        assert_eq!(parse(&models_body(std::slice::from_ref(&model))), listed);
+        model.labels.clear();
+        let one = json!({"model_version_status": [{"version": "2", "state": "AVAILABLE", "status": ok}]});
+        assert_eq!(parse(&status_body(&model, &model.versions[..1])), one);
+    }
+
+    #[test]
+    fn metadata_has_the_signatures() {
+        let dims = Dims::new(vec![None, Some(1)]);
+        let inputs = vec![spec("x", DType::F32, dims.clone())];
+        let outputs = vec![spec("y", DType::String, Dims::unknown())];
+        let signature = Signature::new("serving_default", "tensorflow/serving/predict", inputs, outputs);
+        let id = ModelId { name: name(), version: Version(123) };
+        let dim = json!([{"size": "-1", "name": ""}, {"size": "1", "name": ""}]);
+        let expected = json!({
+            "model_spec": {"name": "m", "signature_name": "", "version": "123"},
+            "metadata": {"signature_def": {"signature_def": {"serving_default": {
+                "inputs": {"x": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": dim, "unknown_rank": false}, "name": "x:0"}},
+                "outputs": {"y": {"dtype": "DT_STRING", "tensor_shape": {"dim": [], "unknown_rank": true}, "name": "y:0"}},
+                "method_name": "tensorflow/serving/predict",
+                "defaults": {},
+            }}}},
+        });
+        assert_eq!(parse(&metadata_body(&id, [&signature])), expected);
+    }
+
+    /// The golden files are TensorFlow Serving's own; a signature read from one is written as it is there.
+    #[test]
+    fn metadata_equals_the_golden_files() {
+        #[expect(clippy::disallowed_methods, reason = "test data lies where the environment says")]
+        let Ok(root) = std::env::var("SALVER_TESTDATA") else {
+            eprintln!("skipped: SALVER_TESTDATA is not set");
+            return;
+        };
+        for file in [
+            "half_plus_two_model_metadata.json",
+            "saved_model_half_plus_two_2_versions_metadata.json",
+            "saved_model_half_plus_two_tf2_2_versions_metadata.json",
+        ] {
+            let mut golden = parse(&std::fs::read(format!("{root}/tfserving/{file}")).unwrap());
+            let signatures = &mut golden["metadata"]["signature_def"]["signature_def"];
+            // Its output has no element type, which a signature cannot say.
+            signatures.as_object_mut().unwrap().remove("__saved_model_init_op");
+            let signatures = read_signatures(signatures);
+            let id = ModelId {
+                name: ModelName::new(golden["model_spec"]["name"].as_str().unwrap()).unwrap(),
+                version: Version(golden["model_spec"]["version"].as_str().unwrap().parse().unwrap()),
+            };
+            assert_eq!(parse(&metadata_body(&id, &signatures)), golden, "{file}");
+        }
+    }
+
+    fn read_signatures(signatures: &Value) -> Vec<Signature> {
+        let read = |(name, page): (&String, &Value)| {
+            let method = page["method_name"].as_str().unwrap();
+            Signature::new(name.as_str(), method, read_specs(&page["inputs"]), read_specs(&page["outputs"]))
+        };
+        signatures.as_object().unwrap().iter().map(read).collect()
+    }
+
+    fn read_specs(specs: &Value) -> Vec<TensorSpec> {
+        let size = |dim: &Value| dim["size"].as_str().unwrap().parse::<usize>().ok();
+        let read = |(name, page): (&String, &Value)| {
+            let shape = &page["tensor_shape"];
+            let dims = match shape["unknown_rank"].as_bool().unwrap() {
+                true => Dims::unknown(),
+                false => Dims::new(shape["dim"].as_array().unwrap().iter().map(size).collect()),
+            };
+            let dtype = DType::ALL.into_iter().find(|&dtype| page["dtype"] == type_name(dtype));
+            TensorSpec {
+                tensor_name: page["name"].as_str().unwrap().into(),
+                ..spec(name, dtype.unwrap(), dims)
+            }
+        };
+        specs.as_object().unwrap().iter().map(read).collect()
+    }
+}

@@ -31,6 +31,7 @@ impl<'j> Text<'j> {
     }
 
     /// The offset of the next byte that is read.
+    #[inline]
     pub(crate) fn at(&self) -> usize {
         self.base.saturating_add(self.jiter.current_index())
     }
@@ -62,11 +63,13 @@ impl<'j> Text<'j> {
     }
 
     /// The kind of the next value.
+    #[inline]
     pub(crate) fn peek(&mut self) -> Result<Peek, Error> {
         self.jiter.peek().map_err(|error| syntax(&error, self.base))
     }
 
     /// Opens a list; the kind of its first value, or `None` when it is empty and closed again.
+    #[inline]
     pub(crate) fn array_first(&mut self) -> Result<Option<Peek>, Error> {
         self.open()?;
         let first = self.jiter.known_array().map_err(|error| syntax(&error, self.base))?;
@@ -97,16 +100,19 @@ impl<'j> Text<'j> {
         Ok(next)
     }
 
+    #[inline]
     fn open(&mut self) -> Result<(), Error> {
         if self.depth >= self.limits.max_depth {
-            let max = self.limits.max_depth;
-            let at = self.at();
-            return Err(Error::invalid(format!(
-                "JSON Parse error: nested deeper than {max} levels at offset: {at}"
-            )));
+            return Err(self.too_deep());
         }
         self.depth = self.depth.saturating_add(1);
         Ok(())
+    }
+
+    #[cold]
+    fn too_deep(&self) -> Error {
+        let (max, at) = (self.limits.max_depth, self.at());
+        Error::invalid(format!("JSON Parse error: nested deeper than {max} levels at offset: {at}"))
     }
 
     #[inline]
