@@ -1,0 +1,249 @@
+//! Puts the rooms together and runs them until a signal comes.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use salver_engine::{Engine, Registry};
+use salver_engine_rten::RtenEngine;
+use salver_lifecycle::{Clock, Phase, SystemClock};
+use salver_predict::{Models, Predictor};
+use salver_servable::{LoaderConfig, ServableLoader, Servables};
+use salver_server::Server;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use crate::announce::{self, Changes};
+use crate::config::{self, Config};
+use crate::metrics::ModelMetrics;
+use crate::models::{self, FolderWatcher};
+use crate::telemetry::ProcessMetrics;
+use crate::warmup::RecordedPredictions;
+
+/// The largest warm-up record, and the most that its tensors may take.
+const MAX_WARMUP_BYTES: usize = 1 << 30;
+
+/// Serves until SIGTERM or SIGINT, then drains. Blocks.
+///
+/// # Errors
+/// Why the server does not come up.
+pub(crate) fn serve(config: Config) -> anyhow::Result<()> {
+    for note in &config.notes {
+        warn!("{note}");
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let engines = Registry::new(vec![Arc::new(RtenEngine::new())]);
+    let changes = Arc::new(Changes::default());
+    let servables = servables(&config, &engines, &clock, &changes)?;
+    let registry = metrics(&servables)?;
+
+    let server = Server::bind(
+        config.server.clone(),
+        Arc::new(servables.clone()) as Arc<dyn Predictor>,
+        Arc::new(servables.clone()) as Arc<dyn Models>,
+        &registry,
+    )?;
+    let server = Arc::new(server);
+    log_addresses(&server);
+
+    let wanted = models::wanted(&config.models)?;
+    servables.connect(Arc::new(FolderWatcher::start(config.poll, &servables)?));
+    servables.apply(wanted.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
+    announce::found(&wanted, server.addresses());
+    start_side_threads(&config, &servables, &changes, &server)?;
+
+    let workers = start_workers(&config, &engines, &server)?;
+    run_until_signal(&config, &servables, &server, &clock)?;
+    for worker in workers {
+        if worker.join().is_err() {
+            error!("a worker thread panicked");
+        }
+    }
+    info!("done");
+    Ok(())
+}
+
+fn servables(
+    config: &Config,
+    engines: &Registry,
+    clock: &Arc<dyn Clock>,
+    changes: &Arc<Changes>,
+) -> anyhow::Result<Servables> {
+    let mut loader = LoaderConfig::new(engines.clone(), config.lanes.clone());
+    if config.per_model_batching {
+        let lanes = config.lanes.clone();
+        loader.lanes =
+            Arc::new(move |path| config::per_model_lanes(&lanes, path).map_err(|error| format!("{error:#}")));
+    }
+    if let Some(n_iterations) = config.warmup {
+        loader.warmup = Some(Arc::new(RecordedPredictions { max_bytes: MAX_WARMUP_BYTES }));
+        loader.n_warmup_iterations = n_iterations;
+    }
+    let settings = salver_servable::Config {
+        lifecycle: config.lifecycle.clone(),
+        is_strict: config.strict,
+        labels_for_unavailable: config.allow_labels_for_unavailable,
+        ..salver_servable::Config::default()
+    };
+    let changes = Arc::clone(changes);
+    let observer = Box::new(move |id: &salver_lifecycle::Id, state: &salver_lifecycle::State| {
+        match (&state.phase, &state.error) {
+            (Phase::End, Some(error)) => {
+                error!(model = id.name.as_str(), version = %id.version, "does not load: {error}")
+            }
+            (phase, _) => info!(model = id.name.as_str(), version = %id.version, "{phase}"),
+        }
+        changes.notify();
+    });
+    let loader = ServableLoader::new(loader, Arc::clone(clock));
+    Ok(Servables::new(loader, settings, Arc::clone(clock), observer)?)
+}
+
+fn metrics(servables: &Servables) -> anyhow::Result<prometheus::Registry> {
+    let registry = prometheus::Registry::new();
+    registry.register(Box::new(ProcessMetrics::new(seconds_since_1970())?))?;
+    registry.register(Box::new(ModelMetrics::new(servables.clone())))?;
+    Ok(registry)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the start of the process is a moment in time")]
+fn seconds_since_1970() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The lines that log scrapers of TensorFlow Serving look for.
+fn log_addresses(server: &Server) {
+    if let Some(grpc) = server.addresses().grpc {
+        info!("Running gRPC ModelServer at {grpc} ...");
+    }
+    if let Some(rest) = server.addresses().rest {
+        info!("Exporting HTTP/REST API at:localhost:{} ...", rest.port());
+    }
+}
+
+/// Threads that end with the process.
+fn start_side_threads(
+    config: &Config,
+    servables: &Servables,
+    changes: &Arc<Changes>,
+    server: &Arc<Server>,
+) -> anyhow::Result<()> {
+    let (waiting, changes, addresses) = (servables.clone(), Arc::clone(changes), server.addresses().clone());
+    let is_tls = config.server.rest_tls.is_some();
+    std::thread::Builder::new()
+        .name("announce".into())
+        .spawn(move || announce::outcome(&waiting, &changes, &addresses, is_tls))?;
+    if let Some(interval) = models::refresh_interval(&config.models, config.poll) {
+        let (models, servables) = (config.models.clone(), servables.clone());
+        std::thread::Builder::new()
+            .name("refresh".into())
+            .spawn(move || models::refresh(&models, &servables, interval))?;
+    }
+    Ok(())
+}
+
+/// Each worker serves its connections on a single-threaded runtime inside every engine's own threads, so that a small
+/// model runs where its request was decoded.
+fn start_workers(
+    config: &Config,
+    engines: &Registry,
+    server: &Arc<Server>,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    (0..config.n_workers.get())
+        .map(|index| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let work = Mutex::new(Some((runtime, server.worker(index))));
+            let engines = engines.engines().to_vec();
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                enter_all(&engines, &mut || {
+                    let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    if let Some((runtime, worker)) = work {
+                        runtime.block_on(worker);
+                    }
+                });
+            });
+            thread.context("cannot start a worker thread")
+        })
+        .collect()
+}
+
+fn enter_all(engines: &[Arc<dyn Engine>], body: &mut (dyn FnMut() + Send)) {
+    match engines.split_first() {
+        None => body(),
+        Some((engine, rest)) => engine.enter(NonZeroUsize::MIN, &mut || enter_all(rest, body)),
+    }
+}
+
+fn run_until_signal(
+    config: &Config,
+    servables: &Servables,
+    server: &Arc<Server>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(server.acceptor());
+        let name = signals.next().await;
+        info!("{name}: finishing what is in flight, at most {:?}", config.grace);
+        servables.begin_shutdown();
+        let deadline = clock.now() + config.grace;
+        tokio::select! {
+            n_cut = server.shutdown(config.grace) => {
+                if n_cut > 0 {
+                    warn!("the grace period is over: {n_cut} connections were cut");
+                }
+            }
+            name = signals.next() => {
+                warn!("{name} again: ending at once");
+                std::process::exit(1);
+            }
+        }
+        tasks.join_all().await;
+        drain_models(servables, deadline.max(clock.now() + Duration::from_secs(1)), &mut signals).await;
+        Ok(())
+    })
+}
+
+/// Dropping a model waits for its lanes, so it happens off the runtime; a second signal still ends the process.
+async fn drain_models(servables: &Servables, deadline: Instant, signals: &mut Signals) {
+    let servables = servables.clone();
+    let drained = tokio::task::spawn_blocking(move || servables.shutdown(deadline));
+    tokio::select! {
+        drained = drained => {
+            if !matches!(drained, Ok(true)) {
+                warn!("the grace period is over: models were still running");
+            }
+        }
+        name = signals.next() => {
+            warn!("{name} again: ending at once");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// The signals that end the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Warm-up requests that come with a version, read from its recorded predictions.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::Path;
+
+use salver_servable::{WarmupRequest, WarmupSource};
+use salver_wire::tfs::{decode_tensor, signature_name};
+use salver_wire::warmup::{WarmupReader, WarmupRequest as Recorded};
+
+/// Where TensorFlow Serving looks for them, below the version folder.
+const FILE: &str = "assets.extra/tf_serving_warmup_requests";
+
+/// Reads the file of recorded predictions of a version folder, if there is one.
+#[derive(Debug)]
+pub(crate) struct RecordedPredictions {
+    /// The longest record, and the most that its tensors may take.
+    pub(crate) max_bytes: usize,
+}
+
+impl WarmupSource for RecordedPredictions {
+    fn requests(&self, version_path: &Path) -> Result<Vec<WarmupRequest>, String> {
+        let path = version_path.join(FILE);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            // A model file has no folder for warm-up requests.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+        };
+        let records = WarmupReader::new(BufReader::new(file), self.max_bytes as u64);
+        records
+            .enumerate()
+            .map(|(index, record)| {
+                record
+                    .map_err(|error| error.to_string())
+                    .and_then(|record| self.request(record))
+                    .map_err(|message| format!("{}: record {index}: {message}", path.display()))
+            })
+            .collect()
+    }
+}
+
+impl RecordedPredictions {
+    fn request(&self, record: Recorded) -> Result<WarmupRequest, String> {
+        let Recorded::Predict(request) = record else {
+            return Err(
+                "recorded classify, regress and multi-inference requests are not supported yet".into()
+            );
+        };
+        let signature_name = signature_name(request.model_spec.as_ref()).to_owned();
+        let inputs = request.inputs.into_iter().map(|(name, proto)| {
+            let tensor =
+                decode_tensor(proto, self.max_bytes).map_err(|error| format!("input '{name}': {error}"))?;
+            Ok((name, tensor))
+        });
+        let inputs = inputs.collect::<Result<_, String>>()?;
+        Ok(WarmupRequest { signature_name, inputs, output_filter: request.output_filter })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_file_means_no_requests_and_a_damaged_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = RecordedPredictions { max_bytes: 1 << 20 };
+        assert!(source.requests(dir.path()).unwrap().is_empty());
+        let model_file = dir.path().join("model.onnx");
+        std::fs::write(&model_file, "").unwrap();
+        assert!(source.requests(&model_file).unwrap().is_empty());
+        std::fs::create_dir(dir.path().join("assets.extra")).unwrap();
+        std::fs::write(dir.path().join(FILE), "not a record").unwrap();
+        let message = source.requests(dir.path()).unwrap_err();
+        assert!(message.contains("tf_serving_warmup_requests: record 0: "), "{message}");
+    }
+}
