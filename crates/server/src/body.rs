@@ -6,15 +6,17 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-use crate::stream::{Running, Sending};
+use crate::stream::{Running, Sending, Streaming};
 
 /// Keeps the connection busy, in the eyes of whoever watches it, until the body is sent or given up.
 #[derive(Debug)]
 pub(crate) enum Busy {
     /// The client is expected to take the bytes without pause.
     Sending { _guard: Sending },
+    /// Bytes come when there is an answer, and there may be many.
+    Running { _guard: Option<Running> },
     /// Bytes come whenever there is something to say.
-    Streaming { _guard: Running },
+    Streaming { _guard: Streaming },
 }
 
 #[derive(Debug)]

@@ -9,6 +9,8 @@ use salver_predict::{
 };
 use salver_tensor::{Signature, Tensor};
 
+use tokio::sync::watch;
+
 use crate::Config;
 use crate::budget::Budget;
 use crate::clock;
@@ -22,6 +24,8 @@ pub(crate) struct Core {
     pub(crate) registry: prometheus::Registry,
     pub(crate) metrics: Metrics,
     pub(crate) budget: Arc<Budget>,
+    /// When the grace of the shutdown is over, once there is one.
+    pub(crate) stop: watch::Sender<Option<tokio::time::Instant>>,
 }
 
 /// A question that is decoded.

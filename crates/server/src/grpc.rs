@@ -4,6 +4,7 @@ mod infer;
 mod messages;
 mod model;
 mod predict;
+mod unpack;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -39,6 +40,7 @@ use infer::Inference;
 use messages::Messages;
 use model::ModelAdmin;
 use predict::Prediction;
+use unpack::Unpacker;
 
 pub(crate) use infer::{MAX_BATCH_SIZE, SERVER_NAME, is_ready, ready_versions};
 pub(crate) use model::check_control;
@@ -136,9 +138,25 @@ pub(crate) struct Arrival {
     entry: Option<Arc<Entry>>,
 }
 
-/// Calls that last and whose messages come now and then.
-fn is_streaming(path: &str) -> bool {
-    path.starts_with("/grpc.") || path.ends_with("/ModelStreamInfer")
+/// How long a call goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// One message each way.
+    Unary,
+    /// Requests and answers for as long as the client likes.
+    Inference,
+    /// Watching health or asking for descriptors; nobody waits for its end.
+    Background,
+}
+
+impl Course {
+    fn of(path: &str) -> Course {
+        match path {
+            path if path.starts_with("/grpc.") => Course::Background,
+            path if path.ends_with("/ModelStreamInfer") => Course::Inference,
+            _ => Course::Unary,
+        }
+    }
 }
 
 /// Answers one call.
@@ -154,8 +172,10 @@ pub(crate) fn handle(shared: &Arc<Shared>, activity: &Arc<Activity>, request: Re
         parts.headers.remove("grpc-accept-encoding");
     }
     let reservation = Arc::new(core.budget.empty());
-    let streaming = is_streaming(parts.uri.path());
-    let messages = Messages::new(body, Arc::clone(&core), Arc::clone(&reservation), streaming);
+    let course = Course::of(parts.uri.path());
+    let pauses = course != Course::Unary;
+    let unpacker = Unpacker::of_call(&mut parts.headers);
+    let messages = Messages::new(body, Arc::clone(&core), Arc::clone(&reservation), pauses, unpacker);
     parts.extensions.insert(Arrival {
         started: clock::now(),
         reservation: Arc::clone(&reservation),
@@ -168,7 +188,7 @@ pub(crate) fn handle(shared: &Arc<Shared>, activity: &Arc<Activity>, request: Re
         core,
         activity: Arc::clone(activity),
         running: Some(running),
-        streaming,
+        course,
         entry,
         reservation,
     }
@@ -180,7 +200,7 @@ pub(crate) struct Handling {
     core: Arc<Core>,
     activity: Arc<Activity>,
     running: Option<Running>,
-    streaming: bool,
+    course: Course,
     entry: Option<Arc<Entry>>,
     reservation: Arc<Reservation>,
 }
@@ -202,9 +222,11 @@ impl Future for Handling {
         if let Some(entry) = &self.entry {
             entry.write(status_number(response.headers()), self.reservation.n_bytes() as u64, None);
         }
-        let busy = match self.running.take() {
-            Some(running) if self.streaming => Busy::Streaming { _guard: running },
-            _ => Busy::Sending { _guard: self.activity.sending() },
+        let running = self.running.take();
+        let busy = match self.course {
+            Course::Unary => Busy::Sending { _guard: self.activity.sending() },
+            Course::Inference => Busy::Running { _guard: running },
+            Course::Background => Busy::Streaming { _guard: self.activity.streaming() },
         };
         Poll::Ready(Ok(response.map(|body| Answer::new(body, busy))))
     }

@@ -58,6 +58,15 @@ impl Health {
         }
         *published = Some(next);
     }
+
+    /// Publishes that nothing is served any more.
+    pub(crate) async fn stop(&self) {
+        let published = self.published.lock().await;
+        let models = published.iter().flat_map(|published| published.models.iter());
+        for name in SERVICES.into_iter().chain(models.map(|(name, _)| name.as_str())) {
+            self.reporter.set_service_status(name, ServingStatus::NotServing).await;
+        }
+    }
 }
 
 fn serving(ready: bool) -> ServingStatus {

@@ -10,6 +10,7 @@ mod access;
 mod body;
 mod budget;
 mod clock;
+mod coding;
 mod config;
 mod conn;
 mod core;

@@ -1,7 +1,6 @@
 //! REST: from a request to a reply.
 
 mod body;
-mod coding;
 mod oip;
 mod operations;
 mod reply;
@@ -25,12 +24,12 @@ use hyper::body::Incoming;
 use crate::access::Entry;
 use crate::body::{Answer, Busy};
 use crate::clock;
+use crate::coding::Coding;
 use crate::core::Core;
 use crate::server::Shared;
 use crate::stream::Activity;
 
 use body::{Received, receive};
-use coding::Coding;
 use reply::Reply;
 use route::{Route, Stray};
 use tfs::Circumstances;

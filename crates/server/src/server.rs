@@ -40,8 +40,6 @@ pub(crate) struct Shared {
     pub(crate) grpc_tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) rest_tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) ports: Vec<Port>,
-    /// When the grace of the shutdown is over, once there is one.
-    pub(crate) stop: watch::Sender<Option<Instant>>,
     pub(crate) n_cut: AtomicUsize,
 }
 
@@ -74,6 +72,7 @@ impl Server {
             metrics: Metrics::register(registry)?,
             registry: registry.clone(),
             budget: Budget::new(config.limits.bytes_in_flight),
+            stop: watch::Sender::new(None),
             config,
             predictor,
             models,
@@ -88,7 +87,6 @@ impl Server {
             .unzip();
         let shared = Shared {
             health: Health::new(reporter),
-            stop: watch::Sender::new(None),
             n_cut: AtomicUsize::new(0),
             services,
             grpc_tls,
@@ -144,7 +142,7 @@ impl Server {
         let shared = Arc::clone(&self.shared);
         let driven = self.driven.clone();
         async move {
-            shared.stop.send_replace(Some(Instant::now() + grace));
+            shared.core.stop.send_replace(Some(Instant::now() + grace));
             driven.close();
             // A worker that is busy with one request sees the end of the grace late, or never.
             drop(timeout(grace + Duration::from_millis(500), driven.wait()).await);

@@ -23,6 +23,7 @@ pub(crate) struct Activity {
     requests: AtomicU64,
     running: AtomicU32,
     sending: AtomicU32,
+    streaming: AtomicU32,
     http2: AtomicBool,
     closed: AtomicBool,
     order: AtomicU8,
@@ -41,6 +42,7 @@ impl Activity {
             requests: self.requests.load(Relaxed),
             running: self.running.load(Relaxed),
             sending: self.sending.load(Relaxed),
+            streaming: self.streaming.load(Relaxed),
             http2: self.http2.load(Relaxed),
         }
     }
@@ -91,6 +93,12 @@ impl Activity {
         Sending(Arc::clone(self))
     }
 
+    /// An answer that lasts, such as a watch, is there until the guard is dropped.
+    pub(crate) fn streaming(self: &Arc<Self>) -> Streaming {
+        self.streaming.fetch_add(1, Relaxed);
+        Streaming(Arc::clone(self))
+    }
+
     fn count_read(&self, bytes: &[u8]) {
         if self.read.fetch_add(bytes.len() as u64, Relaxed) == 0 && bytes.starts_with(b"PRI") {
             self.http2.store(true, Relaxed);
@@ -114,6 +122,15 @@ pub(crate) struct Sending(Arc<Activity>);
 impl Drop for Sending {
     fn drop(&mut self) {
         self.0.sending.fetch_sub(1, Relaxed);
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Streaming(Arc<Activity>);
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.streaming.fetch_sub(1, Relaxed);
     }
 }
 

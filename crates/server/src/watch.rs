@@ -19,8 +19,17 @@ pub(crate) struct Counts {
     pub(crate) running: u32,
     /// Answers that are not wholly taken by the client.
     pub(crate) sending: u32,
+    /// Answers that last, such as watches.
+    pub(crate) streaming: u32,
     /// Whether it speaks HTTP/2, where bytes between requests are normal.
     pub(crate) http2: bool,
+}
+
+impl Counts {
+    /// Whether somebody waits for an answer that will end.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.running > 0 || self.sending > 0
+    }
 }
 
 /// What to do with a connection.
@@ -59,7 +68,7 @@ impl Seen {
         if over(self.unwritten, limits.write_timeout) {
             return Verdict::Cut;
         }
-        let busy = counts.running > 0 || counts.sending > 0;
+        let busy = counts.is_answering() || counts.streaming > 0;
         if busy || counts.requests != before.requests {
             self.idle = now;
         }
@@ -77,8 +86,16 @@ impl Seen {
 mod tests {
     use super::*;
 
-    const NONE: Counts =
-        Counts { read: 0, written: 0, read_at_end: 0, requests: 0, running: 0, sending: 0, http2: false };
+    const NONE: Counts = Counts {
+        read: 0,
+        written: 0,
+        read_at_end: 0,
+        requests: 0,
+        running: 0,
+        sending: 0,
+        streaming: 0,
+        http2: false,
+    };
 
     /// Looks at the same counts once a second and gives the second and the verdict that ended it.
     fn ends(history: &[(u64, Counts)]) -> (u64, Verdict) {
@@ -116,6 +133,7 @@ mod tests {
             ),
             ("HTTP/2 with pings", vec![(0, Counts { http2: true, read: 24, ..NONE })], (100, Verdict::Drain)),
             ("a long run", vec![(0, Counts { running: 1, ..served })], (1000, Verdict::Keep)),
+            ("a watch", vec![(0, Counts { streaming: 1, ..served })], (1000, Verdict::Keep)),
             ("an answer nobody takes", vec![(5, Counts { sending: 1, ..served })], (35, Verdict::Cut)),
         ];
         for (name, history, expected) in cases {

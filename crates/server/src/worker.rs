@@ -21,6 +21,9 @@ use crate::{grpc, rest};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How often the worker looks at its connections once there is a shutdown.
+const DRAIN_EVERY: Duration = Duration::from_millis(50);
+
 /// A connection that the worker looks at from time to time.
 struct Watched {
     activity: Arc<Activity>,
@@ -39,7 +42,7 @@ pub(crate) async fn run(shared: Arc<Shared>, index: usize, mut accepted: Receive
     let tasks = TaskTracker::new();
     let builder = any_http(&shared.core.config.limits, &Spawner(tasks.clone()));
     let shop = Arc::new(Workshop { shared: Arc::clone(&shared), index, builder });
-    let mut stop = shared.stop.subscribe();
+    let mut stop = shared.core.stop.subscribe();
     let mut watched: Vec<Watched> = Vec::new();
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -63,11 +66,29 @@ pub(crate) async fn run(shared: Arc<Shared>, index: usize, mut accepted: Receive
     watched.iter().for_each(|one| one.activity.order(Verdict::Drain));
     tasks.close();
     let deadline = deadline.unwrap_or_else(Instant::now);
-    if timeout_at(deadline, tasks.wait()).await.is_err() {
+    if timeout_at(deadline, answered(&tasks, &watched)).await.is_err() {
         let open = watched.iter().filter(|one| !one.activity.is_closed());
         let n_cut = open.inspect(|one| one.activity.order(Verdict::Cut)).count();
         shared.n_cut.fetch_add(n_cut, Relaxed);
         tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until nobody waits for an answer. Clients that only watch something, which would not end, are cut off.
+async fn answered(tasks: &TaskTracker, watched: &[Watched]) {
+    let mut look = interval(DRAIN_EVERY);
+    look.tick().await;
+    loop {
+        tokio::select! {
+            () = tasks.wait() => return,
+            _ = look.tick() => {}
+        }
+        for one in watched {
+            let counts = one.activity.counts();
+            if counts.streaming > 0 && !counts.is_answering() {
+                one.activity.order(Verdict::Cut);
+            }
+        }
     }
 }
 

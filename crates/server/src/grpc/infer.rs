@@ -169,7 +169,7 @@ impl GrpcInferenceService for Inference {
 
     type ModelStreamInferStream = Answers;
 
-    /// Answers one request after the other, in their order.
+    /// Answers one request after the other, in their order, until the client ends or the server shuts down.
     async fn model_stream_infer(
         &self,
         request: Request<Streaming<pb::ModelInferRequest>>,
@@ -178,7 +178,9 @@ impl GrpcInferenceService for Inference {
         let Some(arrival) = extensions.get::<Arrival>().cloned() else { return Err(no_arrival()) };
         let deadline = deadline(arrival.started, &metadata);
         let this = self.clone();
-        let answers = messages.then(move |message| {
+        let mut stop = this.core.stop.subscribe();
+        let stopped = Box::pin(async move { drop(stop.wait_for(Option::is_some).await) });
+        let answers = messages.take_until(stopped).then(move |message| {
             let (this, arrival) = (this.clone(), Arrival { started: clock::now(), ..arrival.clone() });
             async move {
                 let answer = this.infer(message?, &arrival, deadline).await;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -13,13 +13,14 @@ use salver_wire::status;
 use tokio::time::{Sleep, sleep_until};
 use tonic::Status;
 
+use super::unpack::Unpacker;
 use crate::budget::Reservation;
 use crate::clock;
 use crate::core::Core;
 use crate::metrics::Refused;
 
 /// The flag and the length before each message.
-const PREFIX_BYTES: usize = 5;
+pub(crate) const PREFIX_BYTES: usize = 5;
 
 /// The body of a call.
 pub(crate) struct Messages {
@@ -28,7 +29,8 @@ pub(crate) struct Messages {
     reservation: Arc<Reservation>,
     prefixes: Prefixes,
     /// Whether a pause between messages is normal.
-    streaming: bool,
+    pauses: bool,
+    unpacker: Option<Unpacker>,
     waiting: Option<Waiting>,
     /// When waiting began for the first time.
     since: Option<Instant>,
@@ -42,10 +44,11 @@ impl Messages {
         inner: Incoming,
         core: Arc<Core>,
         reservation: Arc<Reservation>,
-        streaming: bool,
+        pauses: bool,
+        unpacker: Option<Unpacker>,
     ) -> Messages {
         let prefixes = Prefixes::default();
-        Messages { inner, core, reservation, prefixes, streaming, waiting: None, since: None }
+        Messages { inner, core, reservation, prefixes, pauses, unpacker, waiting: None, since: None }
     }
 
     /// Reserves what the messages that begin in `data` take.
@@ -67,7 +70,7 @@ impl Messages {
 
     /// Whether the client has been silent for too long.
     fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        if self.streaming {
+        if self.pauses {
             return Poll::Pending;
         }
         let limits = &self.core.config.limits;
@@ -85,14 +88,9 @@ impl Messages {
     }
 }
 
-impl Body for Messages {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+impl Messages {
+    /// The next bytes as they were sent, within all bounds.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.waiting = None;
@@ -108,12 +106,46 @@ impl Body for Messages {
         }
     }
 
+    /// The next bytes of messages that come compressed.
+    fn poll_unpacked(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        loop {
+            let sent = match self.unpacker.as_mut().and_then(Unpacker::next) {
+                Some(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => ready!(self.poll_sent(cx)),
+            };
+            let Some(unpacker) = self.unpacker.as_mut() else { return Poll::Ready(sent) };
+            match sent {
+                Some(Ok(frame)) => {
+                    let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
+                    let limit = self.core.config.limits.decompressed_bytes;
+                    if let Err(status) = unpacker.push(data, limit, &self.reservation) {
+                        return Poll::Ready(Some(Err(status)));
+                    }
+                }
+                Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+                None => return Poll::Ready(unpacker.rest().map(|bytes| Ok(Frame::data(bytes)))),
+            }
+        }
+    }
+}
+
+impl Body for Messages {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.unpacker.is_some() { self.poll_unpacked(cx) } else { self.poll_sent(cx) }
+    }
+
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        if self.unpacker.is_some() { SizeHint::default() } else { self.inner.size_hint() }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.is_end_stream() && self.unpacker.as_ref().is_none_or(Unpacker::is_empty)
     }
 }
 

@@ -14,9 +14,9 @@ use tokio::time::timeout_at;
 
 use crate::budget::Reservation;
 use crate::clock;
+use crate::coding::{Coding, CodingError};
 use crate::core::Core;
 use crate::metrics::Refused;
-use crate::rest::coding::{Coding, CodingError};
 use crate::rest::reply::Reply;
 
 /// A body that is there, and the memory that it takes.

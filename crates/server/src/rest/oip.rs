@@ -59,9 +59,7 @@ async fn try_answer(
         Oip::Server => Reply::json(oip_rest::server_body(SERVER_NAME, &core.config.server_version)),
         Oip::Live => Reply::empty(StatusCode::OK),
         Oip::Ready => ready(core.models.is_ready(), StatusCode::SERVICE_UNAVAILABLE),
-        Oip::AllStats => {
-            Reply::json(oip_rest::statistics_body(&statistics::collect(core, "", "").await?))
-        }
+        Oip::AllStats => Reply::json(oip_rest::statistics_body(&statistics::collect(core, "", "").await?)),
         Oip::Index => {
             let received = visit.receive(body, n_sent).await?;
             Reply::json(oip_rest::index_body(&core.models.list(), asks_for_ready(&received.bytes)))
