@@ -164,13 +164,16 @@ impl World {
         self.servables.aspire(Aspired { name: self.name(name), versions });
     }
 
-    /// Waits until this was the latest news of the version.
+    /// Waits until this was the latest news of the version, and is true.
     pub fn wait(&self, name: &str, version: u64, phase: Phase) {
         let key = (name.to_owned(), version);
         let latest = self.states.latest.lock().unwrap();
         let is_other = |latest: &mut HashMap<_, Phase>| latest.get(&key) != Some(&phase);
         let (latest, timeout) = self.states.changed.wait_timeout_while(latest, SOON, is_other).unwrap();
         assert!(!timeout.timed_out(), "{name} {version} is {:?}, not {phase}", latest.get(&key));
+        drop(latest);
+        // The news comes while the change is made, under the manager's lock; this returns when that is over.
+        self.servables.list();
     }
 
     /// Plays the warm-up of a puppet until its version is available.
