@@ -41,6 +41,12 @@ pub(crate) fn layout(path: &Path) -> anyhow::Result<Layout> {
         return Ok(Layout::Versions);
     }
     match ModelSource::find(path) {
+        // One model file beside folders with models is one model of several.
+        Ok(source)
+            if source.path != path && children.iter().any(|child| child.is_dir() && is_model(child)) =>
+        {
+            Ok(Layout::Models)
+        }
         Ok(_) => Ok(Layout::Single),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             if children.iter().any(|child| is_model(child)) {

@@ -248,6 +248,7 @@ pub(crate) struct ServeArgs {
 
 /// TensorFlow Serving's flags that are taken and have nothing to act on here; each that is set gets a note in the log.
 #[derive(Debug, Clone, Args)]
+#[command(rename_all = "snake_case")]
 pub(crate) struct WithoutEffect {
     #[arg(long, hide = true)]
     rest_api_num_threads: Option<i64>,

@@ -80,7 +80,7 @@ fn compatible(outcome: compat::Outcome) -> ExitCode {
 fn start(args: &ServeArgs) -> anyhow::Result<()> {
     let config = config::resolve(args, &Environment::read())?;
     telemetry::start_log(config.log_format, &config.log_level)?;
-    serve::serve(config)
+    serve::serve(&config)
 }
 
 /// A reader that has gone is no reason to fail.

@@ -29,14 +29,14 @@ const MAX_WARMUP_BYTES: usize = 1 << 30;
 ///
 /// # Errors
 /// Why the server does not come up.
-pub(crate) fn serve(config: Config) -> anyhow::Result<()> {
+pub(crate) fn serve(config: &Config) -> anyhow::Result<()> {
     for note in &config.notes {
         warn!("{note}");
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let engines = Registry::new(vec![Arc::new(RtenEngine::new())]);
     let changes = Arc::new(Changes::default());
-    let servables = servables(&config, &engines, &clock, &changes)?;
+    let servables = servables(config, &engines, &clock, &changes)?;
     let registry = metrics(&servables)?;
 
     let server = Server::bind(
@@ -52,10 +52,10 @@ pub(crate) fn serve(config: Config) -> anyhow::Result<()> {
     servables.connect(Arc::new(FolderWatcher::start(config.poll, &servables)?));
     servables.apply(wanted.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
     announce::found(&wanted, server.addresses());
-    start_side_threads(&config, &servables, &changes, &server)?;
+    start_side_threads(config, &servables, &changes, &server)?;
 
-    let workers = start_workers(&config, &engines, &server)?;
-    run_until_signal(&config, &servables, &server, &clock)?;
+    let workers = start_workers(config, &engines, &server)?;
+    run_until_signal(config, &servables, &server, &clock)?;
     for worker in workers {
         if worker.join().is_err() {
             error!("a worker thread panicked");

@@ -92,6 +92,6 @@ mod tests {
         let metrics = ProcessMetrics::new(7).unwrap();
         let families = metrics.collect();
         assert_eq!(families.len(), 3);
-        assert!(families[0].get_metric()[0].get_gauge().value() > 0.0);
+        assert!(families[0].get_metric()[0].get_gauge().get_value() > 0.0);
     }
 }
