@@ -4,12 +4,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::poll_immediate;
 use salver_predict::{
     Answer, Blame, Call, Code, Error, ModelName, ModelSpec, Models, Phases, Predictor, Target,
 };
 use salver_tensor::{Signature, Tensor};
 
 use tokio::sync::watch;
+use tokio::time::timeout_at;
 
 use crate::Config;
 use crate::budget::Budget;
@@ -117,20 +119,17 @@ impl Answered {
     }
 }
 
-/// Waits no longer than the deadline. What is ready at once is taken even then.
+/// Waits no longer than the deadline. What is ready at once is taken even then, and costs no timer.
 pub(crate) async fn until<T>(
     deadline: Option<Instant>,
     future: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    match deadline {
-        None => future.await,
-        Some(deadline) => match tokio::time::timeout_at(deadline.into(), future).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::new(
-                Code::DeadlineExceeded,
-                Blame::Us,
-                "deadline exceeded before the model answered",
-            )),
-        },
+    let Some(deadline) = deadline else { return future.await };
+    let mut future = std::pin::pin!(future);
+    if let Some(result) = poll_immediate(future.as_mut()).await {
+        return result;
     }
+    let text = "deadline exceeded before the model answered";
+    let late = |_| Err(Error::new(Code::DeadlineExceeded, Blame::Us, text));
+    timeout_at(deadline.into(), future).await.unwrap_or_else(late)
 }

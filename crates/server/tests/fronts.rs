@@ -1,5 +1,7 @@
 //! The fronts over real sockets, with models that are played.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[path = "fronts/client.rs"]
 mod client;
 #[path = "fronts/grpc.rs"]

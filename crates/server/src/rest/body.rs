@@ -1,9 +1,9 @@
 //! Receiving the body of a request, within all bounds.
 
-use std::pin::Pin;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::poll_immediate;
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
@@ -113,13 +113,7 @@ struct Pace<'a> {
 async fn next(body: &mut Incoming, pace: &mut Pace<'_>) -> Result<Option<Bytes>, Reply> {
     loop {
         let mut frame = body.frame();
-        let ready = std::future::poll_fn(|cx| {
-            std::task::Poll::Ready(match Pin::new(&mut frame).poll(cx) {
-                std::task::Poll::Ready(frame) => Some(frame),
-                std::task::Poll::Pending => None,
-            })
-        });
-        let frame = match ready.await {
+        let frame = match poll_immediate(&mut frame).await {
             Some(frame) => frame,
             None => {
                 let limits = &pace.core.config.limits;
