@@ -14,7 +14,10 @@ use crate::flags::ServeArgs;
 pub(crate) const PROGRAM: &str = "tensorflow_model_server";
 
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM, disable_help_flag = true, disable_version_flag = true, args_override_self = true)]
+#[command(
+    name = PROGRAM, about = "A model server in TensorFlow Serving's place: Salver under its name.", long_about = None,
+    disable_help_flag = true, disable_version_flag = true, args_override_self = true
+)]
 struct Compatible {
     #[command(flatten)]
     serve: ServeArgs,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use salver_lifecycle::Version;
 use salver_predict::{ModelConfig, VersionPolicy};
 use salver_servable::{Servables, WatchedModel, Watcher};
-use salver_store::{Limits, PollMode, Poller, Watched, local_path};
+use salver_store::{Limits, PollMode, Poller, SourceStatus, Watched, local_path};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Models, model_config};
@@ -82,7 +82,7 @@ pub(crate) fn refresh_interval(models: &Models, poll: PollMode) -> Option<Durati
 /// Looks again which models are wanted and applies what changed, until the process ends. Blocks; has a thread of its
 /// own.
 pub(crate) fn refresh(models: &Models, servables: &Servables, interval: Duration) {
-    let mut applied = wanted(models).ok();
+    let mut applied = wanted_quietly(models).ok();
     let mut last_error = String::new();
     let pause = (Mutex::new(()), Condvar::new());
     loop {
@@ -145,7 +145,7 @@ impl FolderWatcher {
             Limits::default(),
             Box::new(move |aspired| aspire.aspire(aspired)),
             Box::new(move |name, status| {
-                report.set_source_error(name, status.error.as_ref().map(ToString::to_string));
+                report.set_source_error(name, nothing_to_serve(status));
             }),
         )?;
         let (changes, pending) = sync_channel::<Vec<WatchedModel>>(MAX_PENDING_CHANGES);
@@ -165,6 +165,14 @@ impl Watcher for FolderWatcher {
             error!("the thread that watches folders has ended: new versions are not found any more");
         }
     }
+}
+
+/// Why a base path gives no versions, if it does not: whoever waits for its model need not wait on.
+fn nothing_to_serve(status: &SourceStatus) -> Option<String> {
+    let is_empty = status.scanned && status.found.is_empty();
+    let empty =
+        || is_empty.then(|| "no version folders (expected folders with a number for a name)".to_owned());
+    status.error.as_ref().map(ToString::to_string).or_else(empty)
 }
 
 /// A base path is a folder of versions, unless it is a model itself.
