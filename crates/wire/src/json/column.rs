@@ -8,7 +8,7 @@ use salver_tensor::{DType, MAX_RANK, Shape, Tensor};
 use smallvec::SmallVec;
 
 use super::scalar::Scalar;
-use super::text::Text;
+use super::text::{Fault, Text};
 
 /// The dimensions of one value: the lengths of its nested lists.
 pub(crate) type ValueDims = SmallVec<[usize; 6]>;
@@ -124,7 +124,7 @@ struct Nest<'a, E> {
 
 impl<E: Scalar> Nest<'_, E> {
     /// Reads the list that starts here and lies inside `level` others. Recursion ends at [`MAX_RANK`].
-    fn list(&mut self, text: &mut Text<'_>, level: usize) -> Result<(), Error> {
+    fn list(&mut self, text: &mut Text<'_>, level: usize) -> Result<(), Fault> {
         let start = (text.at(), text.depth());
         let expected = self.enter(level)?;
         let inner = level.saturating_add(1);
@@ -132,7 +132,7 @@ impl<E: Scalar> Nest<'_, E> {
         let mut next = text.array_first()?;
         while let Some(peek) = next {
             if expected.is_some_and(|expected| n_read >= expected) {
-                return Err(uneven(text, start, level, expected));
+                return Err(uneven(text, start, level, expected).into());
             }
             let room = expected.map_or(usize::MAX, |expected| expected.saturating_sub(n_read));
             if peek == Peek::Array {
@@ -150,7 +150,7 @@ impl<E: Scalar> Nest<'_, E> {
             self.rank.get_or_insert(inner);
         }
         match expected {
-            Some(expected) if expected != n_read => Err(uneven(text, start, level, Some(expected))),
+            Some(expected) if expected != n_read => Err(uneven(text, start, level, Some(expected)).into()),
             _ => {
                 if let Some(len) = self.lens.get_mut(level) {
                     *len = Some(n_read);
@@ -167,7 +167,7 @@ impl<E: Scalar> Nest<'_, E> {
         text: &mut Text<'_>,
         level: usize,
         room: usize,
-    ) -> Result<(usize, Option<Peek>), Error> {
+    ) -> Result<(usize, Option<Peek>), Fault> {
         let mut n_read = 0usize;
         loop {
             match self.lens.get(level).copied().flatten() {
@@ -184,7 +184,7 @@ impl<E: Scalar> Nest<'_, E> {
 
     /// Reads the innermost list that starts here and should have `len` elements.
     #[inline]
-    fn row(&mut self, text: &mut Text<'_>, level: usize, len: usize) -> Result<(), Error> {
+    fn row(&mut self, text: &mut Text<'_>, level: usize, len: usize) -> Result<(), Fault> {
         let start = (text.at(), text.depth());
         let before = self.elements.len();
         let first = text.array_first()?.filter(|&peek| peek != Peek::Array);
@@ -202,11 +202,11 @@ impl<E: Scalar> Nest<'_, E> {
 
     /// Reads elements until the list ends, a list comes or `room` elements are read.
     #[inline]
-    fn leaves(&mut self, text: &mut Text<'_>, mut peek: Peek, room: usize) -> Result<Option<Peek>, Error> {
+    fn leaves(&mut self, text: &mut Text<'_>, mut peek: Peek, room: usize) -> Result<Option<Peek>, Fault> {
         let stop = self.elements.len().saturating_add(room);
         loop {
             if self.elements.len() >= self.max_elements {
-                return Err(too_many(self.max_elements));
+                return Err(too_many(self.max_elements).into());
             }
             self.elements.push(E::read(text, peek)?);
             match text.array_step()? {
@@ -217,14 +217,15 @@ impl<E: Scalar> Nest<'_, E> {
     }
 
     /// The length that a list on this level must have, if it is known already.
-    fn enter(&mut self, level: usize) -> Result<Option<usize>, Error> {
+    fn enter(&mut self, level: usize) -> Result<Option<usize>, Fault> {
         if let Some(rank) = self.rank.filter(|&rank| level >= rank) {
             return Err(Error::invalid(format!(
                 "Encountered list at unexpected level: {level} expected < {rank}"
-            )));
+            ))
+            .into());
         }
         if level >= MAX_RANK {
-            return Err(Error::invalid(format!("lists are nested deeper than {MAX_RANK} levels")));
+            return Err(Error::invalid(format!("lists are nested deeper than {MAX_RANK} levels")).into());
         }
         if self.lens.len() == level {
             self.lens.push(None);
@@ -233,12 +234,13 @@ impl<E: Scalar> Nest<'_, E> {
     }
 
     /// Checks that elements may stand on this level.
-    fn leaf(&mut self, text: &Text<'_>, level: usize) -> Result<(), Error> {
+    fn leaf(&mut self, text: &Text<'_>, level: usize) -> Result<(), Fault> {
         match self.rank {
             Some(rank) if rank != level => Err(Error::invalid(format!(
                 "JSON Value: {} found at incorrect level: {level} in the JSON DOM. Expected at level: {rank}",
                 text.show()
-            ))),
+            ))
+            .into()),
             _ => {
                 self.rank = Some(level);
                 Ok(())

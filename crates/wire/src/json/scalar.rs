@@ -8,12 +8,12 @@ use jiter::{NumberInt, Peek};
 use salver_predict::{Error, dtype_name};
 use salver_tensor::{DType, Shape, Tensor, TensorError};
 
-use super::text::Text;
+use super::text::{Fault, Text};
 
 /// What a tensor is collected from.
 pub(crate) trait Scalar: Sized {
     /// Reads the value that starts here. After an error the position is unspecified.
-    fn read(text: &mut Text<'_>, peek: Peek) -> Result<Self, Error>;
+    fn read(text: &mut Text<'_>, peek: Peek) -> Result<Self, Fault>;
 
     /// Makes a tensor of collected elements.
     fn tensor(shape: Shape, elements: Vec<Self>) -> Result<Tensor, TensorError>;
@@ -22,12 +22,13 @@ pub(crate) trait Scalar: Sized {
 /// Numbers are parsed as doubles and then rounded to the type asked for, as TensorFlow Serving and Python clients do:
 /// the same digits give the same bits. Rounding the digits once would differ in the last bit where they lie within
 /// 2^-29 of half way between two floats.
-fn double(text: &mut Text<'_>, peek: Peek, dtype: DType) -> Result<f64, Error> {
+#[inline]
+fn double(text: &mut Text<'_>, peek: Peek, dtype: DType) -> Result<f64, Fault> {
     match text.jiter.known_float(peek) {
         Ok(number) if number.is_finite() => Ok(number),
-        Ok(number) if number.is_infinite() && !is_infinity(peek, text) => Err(too_big(text)),
+        Ok(number) if number.is_infinite() && !is_infinity(peek, text) => Err(too_big(text).into()),
         Ok(number) => Ok(number),
-        Err(_) => text.special().ok_or_else(|| text.mismatch(dtype_name(dtype))),
+        Err(_) => text.special().ok_or_else(|| text.mismatch(dtype_name(dtype)).into()),
     }
 }
 
@@ -49,7 +50,7 @@ macro_rules! floats {
     ($($rust:ty, $dtype:ident, $round:expr;)*) => {$(
         impl Scalar for $rust {
             #[inline]
-            fn read(text: &mut Text<'_>, peek: Peek) -> Result<$rust, Error> {
+            fn read(text: &mut Text<'_>, peek: Peek) -> Result<$rust, Fault> {
                 double(text, peek, DType::$dtype).map($round)
             }
 
@@ -80,11 +81,13 @@ fn integer<T: TryFrom<i64> + std::str::FromStr>(
     text: &mut Text<'_>,
     peek: Peek,
     dtype: DType,
-) -> Result<T, Error> {
+) -> Result<T, Fault> {
     let start = text.at();
     match text.jiter.known_int(peek) {
-        Ok(NumberInt::Int(number)) => T::try_from(number).map_err(|_| out_of_range(text, start, dtype)),
-        Err(_) => above_i64(text, peek).ok_or_else(|| out_of_range(text, start, dtype)),
+        Ok(NumberInt::Int(number)) => {
+            T::try_from(number).map_err(|_| out_of_range(text, start, dtype).into())
+        }
+        Err(_) => above_i64(text, peek).ok_or_else(|| out_of_range(text, start, dtype).into()),
     }
 }
 
@@ -114,7 +117,7 @@ macro_rules! integers {
     ($($rust:ty => $dtype:ident),*) => {$(
         impl Scalar for $rust {
             #[inline]
-            fn read(text: &mut Text<'_>, peek: Peek) -> Result<$rust, Error> {
+            fn read(text: &mut Text<'_>, peek: Peek) -> Result<$rust, Fault> {
                 integer(text, peek, DType::$dtype)
             }
 
@@ -128,8 +131,8 @@ macro_rules! integers {
 integers!(i8 => I8, i16 => I16, i32 => I32, i64 => I64, u8 => U8, u16 => U16, u32 => U32, u64 => U64);
 
 impl Scalar for bool {
-    fn read(text: &mut Text<'_>, peek: Peek) -> Result<bool, Error> {
-        text.jiter.known_bool(peek).map_err(|_| text.mismatch(dtype_name(DType::Bool)))
+    fn read(text: &mut Text<'_>, peek: Peek) -> Result<bool, Fault> {
+        text.jiter.known_bool(peek).map_err(|_| text.mismatch(dtype_name(DType::Bool)).into())
     }
 
     fn tensor(shape: Shape, elements: Vec<bool>) -> Result<Tensor, TensorError> {
@@ -144,9 +147,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 impl Scalar for Bytes {
-    fn read(text: &mut Text<'_>, peek: Peek) -> Result<Bytes, Error> {
+    fn read(text: &mut Text<'_>, peek: Peek) -> Result<Bytes, Fault> {
         match peek {
-            Peek::String => text.string().map(|string| Bytes::copy_from_slice(string.as_bytes())),
+            Peek::String => Ok(Bytes::copy_from_slice(text.string()?.as_bytes())),
             Peek::Object if text.is_b64() => {
                 text.object_first(|_| ())?;
                 text.peek()?;
@@ -158,8 +161,9 @@ impl Scalar for Bytes {
             Peek::Object => Err(Error::invalid(format!(
                 "JSON Value: {} not formatted correctly for base64 data",
                 text.show()
-            ))),
-            _ => Err(text.mismatch(dtype_name(DType::String))),
+            ))
+            .into()),
+            _ => Err(text.mismatch(dtype_name(DType::String)).into()),
         }
     }
 

@@ -9,6 +9,23 @@ use super::Limits;
 /// How much of an offending value an error message shows, in bytes.
 const SHOWN: usize = 256;
 
+/// An error on its way out of a loop over elements: one pointer, so that results of small values stay in registers.
+#[derive(Debug)]
+pub(crate) struct Fault(Box<Error>);
+
+impl From<Error> for Fault {
+    #[cold]
+    fn from(error: Error) -> Fault {
+        Fault(Box::new(error))
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Error {
+        *fault.0
+    }
+}
+
 /// Reads one JSON text. Every method that consumes a value expects to stand on its first byte, as after a `Some`
 /// from one of the methods that peek.
 #[derive(Debug)]
@@ -70,7 +87,7 @@ impl<'j> Text<'j> {
 
     /// Opens a list; the kind of its first value, or `None` when it is empty and closed again.
     #[inline]
-    pub(crate) fn array_first(&mut self) -> Result<Option<Peek>, Error> {
+    pub(crate) fn array_first(&mut self) -> Result<Option<Peek>, Fault> {
         self.open()?;
         let first = self.jiter.known_array().map_err(|error| syntax(&error, self.base))?;
         self.close_if(first.is_none());
@@ -79,8 +96,11 @@ impl<'j> Text<'j> {
 
     /// The kind of the next value of the open list, or `None` at its end.
     #[inline]
-    pub(crate) fn array_step(&mut self) -> Result<Option<Peek>, Error> {
-        let next = self.jiter.array_step().map_err(|error| syntax(&error, self.base))?;
+    pub(crate) fn array_step(&mut self) -> Result<Option<Peek>, Fault> {
+        let next = match self.jiter.array_step() {
+            Ok(next) => next,
+            Err(error) => return Err(syntax(&error, self.base).into()),
+        };
         self.close_if(next.is_none());
         Ok(next)
     }
@@ -101,9 +121,9 @@ impl<'j> Text<'j> {
     }
 
     #[inline]
-    fn open(&mut self) -> Result<(), Error> {
+    fn open(&mut self) -> Result<(), Fault> {
         if self.depth >= self.limits.max_depth {
-            return Err(self.too_deep());
+            return Err(self.too_deep().into());
         }
         self.depth = self.depth.saturating_add(1);
         Ok(())

@@ -328,9 +328,9 @@ fn string(text: &mut Text<'_>, peek: Peek, what: &str) -> Result<String, Error> 
 }
 
 fn boolean(text: &mut Text<'_>, peek: Peek, what: &str) -> Result<bool, Error> {
-    bool::read(text, peek).map_err(|error| error.within(&format!("{what}: ")))
+    bool::read(text, peek).map_err(|fault| Error::from(fault).within(&format!("{what}: ")))
 }
 
 fn number(text: &mut Text<'_>, peek: Peek, what: &str) -> Result<u64, Error> {
-    u64::read(text, peek).map_err(|error| error.within(&format!("{what}: ")))
+    u64::read(text, peek).map_err(|fault| Error::from(fault).within(&format!("{what}: ")))
 }
