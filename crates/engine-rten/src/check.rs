@@ -314,6 +314,7 @@ impl<'a> Walk<'a> {
     ) -> Result<Vec<Fact>, Error> {
         check_float64(node, inputs)?;
         check_size(node, inputs)?;
+        check_elements(node, inputs)?;
         let mut facts = Vec::with_capacity(node.output.len());
         for at in 0..node.output.len() {
             let mut fact = infer::output(node, inputs, at)?;
@@ -401,6 +402,41 @@ fn check_float64(node: &NodeProto, inputs: &[Option<Fact>]) -> Result<(), Error>
     };
     if is_cast && to == Elem::Double && !inputs.iter().flatten().all(exact) {
         return Err(unsupported(format!("it casts to float64: {DOUBLE}")));
+    }
+    Ok(())
+}
+
+/// Element types that rten's operators turn away, or get wrong, only when they run.
+fn check_elements(node: &NodeProto, inputs: &[Option<Fact>]) -> Result<(), Error> {
+    const NOT_ON_BYTES: &[&str] = &[
+        "Abs",
+        "Add",
+        "Div",
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "Max",
+        "MaxPool",
+        "Mean",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Pow",
+        "Sub",
+        "Sum",
+    ];
+    const NOT_ON_FLAGS: &[&str] = &["ReduceMax", "ReduceMin"];
+    let Some(elem) = inputs.first().and_then(Option::as_ref).map(|fact| fact.elem) else { return Ok(()) };
+    let refused = match elem {
+        Elem::Int8 | Elem::Uint8 => NOT_ON_BYTES,
+        Elem::Bool => NOT_ON_FLAGS,
+        _ => return Ok(()),
+    };
+    if refused.contains(&node.op()) {
+        return Err(unsupported(format!("the embedded engine has no {} on {}", node.op(), shown(elem))));
     }
     Ok(())
 }

@@ -12,10 +12,14 @@
 //! | keeps `bool` as `int32`, so that a cast of 0.5 to `bool` gives 0 | casts to `bool` become comparisons with zero; `bool` goes in as 0 and 1 and comes out as 0 and 1 |
 //! | has no `bfloat16`, `int16`, `uint16`, `uint32`, `uint64`, complex or string tensors | refused at load, by name |
 //! | takes `Softmax` before opset 13 as if it were 13 | rewritten to the older meaning |
+//! | takes the last of equal elements in `ArgMax` and `ArgMin`, and the sign of zero to be one | rewritten |
+//! | leaves an axis too many in `MatMul` by a vector | rewritten |
+//! | limits boxes per batch in `NonMaxSuppression`, pads `ConvInteger` with 0 | refused at load |
 //! | runs cubic `Resize` as linear | refused at load |
 //! | takes `auto_pad=SAME_LOWER` as `SAME_UPPER` | refused where the two differ |
 //! | fails at run time when `Conv` and pooling leave attributes out | attributes are filled in with their defaults |
 //! | lacks operators | all that are missing are listed in one message at load |
+//! | divides by a scalar by way of its reciprocal | allowed: off by one rounding, which a quantised model may show as one step |
 //! | may panic on hostile models and inputs | a panic is caught and becomes an error of that load or run |
 //!
 //! Values that come only from tensors' sizes (`Shape`, `Size`, indices, and small multiples of them) are taken to fit
@@ -33,7 +37,7 @@ mod pool;
 mod proto;
 mod signature;
 
-#[expect(unreachable_pub, reason = "generated")]
+#[expect(unreachable_pub, clippy::enum_variant_names, reason = "generated")]
 mod generated {
     pub(crate) mod onnx;
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
-use rten::{LoadError, ModelOptions, NodeId, RunError, RunErrorKind, RunOptions, Value};
+use rten::{LoadError, LoadErrorKind, ModelOptions, NodeId, RunError, RunErrorKind, RunOptions, Value};
 use salver_engine::{Error, ErrorKind, Model, Session};
 use salver_tensor::{Signature, Tensor};
 
@@ -20,7 +20,7 @@ use crate::signature::Ports;
 use crate::{convert, operators, pool};
 
 /// The oldest and the newest version of ONNX's operators that this engine knows the meaning of.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=26;
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
 /// An ONNX model on rten. Weights are shared by all sessions.
 #[derive(Clone)]
@@ -146,15 +146,31 @@ fn load_panic(message: &str) -> Error {
 }
 
 fn load_error(error: &LoadError) -> Error {
-    invalid(format!("the engine cannot load the model: {error}"))
+    let kind = match error.kind() {
+        LoadErrorKind::OperatorInvalid => ErrorKind::Unsupported,
+        _ => ErrorKind::InvalidModel,
+    };
+    Error::new(kind, format!("the engine cannot load the model: {error}"))
 }
 
+/// What the engine lacks for a node it says by the word that its message then has; anything else that goes wrong in a
+/// node is taken for the inputs' fault.
 fn run_error(error: &RunError) -> Error {
+    let message = error.to_string();
     let kind = match error.kind() {
+        RunErrorKind::OperatorError if message.contains("failed: unsupported") => ErrorKind::Unsupported,
         RunErrorKind::InvalidInput | RunErrorKind::OperatorError => ErrorKind::InvalidInput,
         _ => ErrorKind::Internal,
     };
-    Error::new(kind, format!("the model cannot be run on these inputs: {error}"))
+    Error::new(kind, format!("the model cannot be run on these inputs: {message}"))
+}
+
+/// rten divides by sizes here and there, so that some models panic on nothing.
+fn run_panic(message: &str, inputs: &[Tensor]) -> Error {
+    if inputs.iter().any(|tensor| tensor.shape().n_elements() == 0) {
+        return Error::new(ErrorKind::InvalidInput, "the model cannot be run on inputs without elements");
+    }
+    Error::new(ErrorKind::Internal, format!("the engine panicked: {message}"))
 }
 
 impl Model for RtenModel {
@@ -211,7 +227,7 @@ impl Shared {
         }
         let options = RunOptions::default().with_thread_pool(pool::current());
         caught(|| self.model.run(values, wanted, Some(options)))
-            .map_err(|panic| Error::new(ErrorKind::Internal, format!("the engine panicked: {panic}")))?
+            .map_err(|panic| run_panic(&panic, inputs))?
             .map_err(|error| run_error(&error))
     }
 }
@@ -251,3 +267,6 @@ impl<'a> Wanted<'a> {
         Ok(self.outputs.iter().map(|at| tensors[place(at)].clone()).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 use salver_engine::{Error, ErrorKind};
 
+use crate::bound::Bound;
 use crate::check::Fact;
 use crate::element::Elem;
 use crate::generated::onnx::{NodeProto, TensorProto};
@@ -39,7 +40,14 @@ pub(crate) fn normalise(mut node: NodeProto, context: &mut Context<'_>) -> Resul
     match node.op() {
         "Conv" | "ConvInteger" | "ConvTranspose" => convolution(&mut node, context)?,
         "MaxPool" | "AveragePool" => pooling(&mut node)?,
+        "GRU" if node.attr_int("linear_before_reset").unwrap_or(0) == 0 => {
+            return Err(unsupported("linear_before_reset=0 is not a GRU that the embedded engine has"));
+        }
         "GRU" | "LSTM" => recurrent(&mut node, context),
+        "MatMul" if context.rank(1) == Some(1) => return Ok(times_vector(node, context)),
+        "Pad" if node.input.get(3).is_some_and(|name| !name.is_empty()) => {
+            return Err(unsupported("padding of some axes only is not one the embedded engine has"));
+        }
         "Softmax" | "LogSoftmax" => return Ok(softmax(node, context)),
         "Cast" if node.attr_int("to") == Some(Elem::Bool as i64) => return Ok(cast_to_bool(node, context)),
         "Sign"
@@ -125,7 +133,13 @@ fn convolution(node: &mut NodeProto, context: &Context<'_>) -> Result<(), Error>
             ))
         };
     };
+    check_axes(n_axes)?;
     fill_in(node, n_axes, true);
+    let has_offset = context.input(2).is_some_and(|fact| fact.bound != Bound::ZERO);
+    let pads = is_same(node) || node.attr_ints("pads").is_some_and(|pads| pads.iter().any(|&pad| pad != 0));
+    if node.op() == "ConvInteger" && has_offset && pads {
+        return Err(unsupported("padding around a zero point other than 0 is not exact here"));
+    }
     match kernel {
         Some(kernel) => node.set_ints("kernel_shape", kernel),
         None => node.remove("kernel_shape"),
@@ -133,9 +147,17 @@ fn convolution(node: &mut NodeProto, context: &Context<'_>) -> Result<(), Error>
     Ok(())
 }
 
+fn check_axes(n_axes: usize) -> Result<(), Error> {
+    if n_axes > 2 {
+        return Err(unsupported(format!("{n_axes} spatial axes, expected 1 or 2")));
+    }
+    Ok(())
+}
+
 fn pooling(node: &mut NodeProto) -> Result<(), Error> {
     let kernel = node.attr_ints("kernel_shape").map(<[i64]>::to_vec);
     let kernel = kernel.ok_or_else(|| Error::new(ErrorKind::InvalidModel, "kernel_shape is missing"))?;
+    check_axes(kernel.len())?;
     automatic_padding(node, Some(&kernel))?;
     fill_in(node, kernel.len(), false);
     Ok(())
@@ -192,6 +214,20 @@ fn cast_to_bool(mut node: NodeProto, context: &mut Context<'_>) -> Vec<NodeProto
         float_constant(&zero, Elem::Float),
         NodeProto::new("Equal", &[&number, &zero], &equal),
         NodeProto::new("Not", &[&equal], &y),
+    ]
+}
+
+/// rten leaves an axis too many when the other operand has more than two.
+fn times_vector(mut node: NodeProto, context: &mut Context<'_>) -> Vec<NodeProto> {
+    let [one, last, column, product] = ["one", "last", "column", "product"].map(|what| (context.fresh)(what));
+    let y = std::mem::replace(&mut node.output, vec![product.clone()]).pop().unwrap_or_default();
+    let vector = std::mem::replace(&mut node.input[1], column.clone());
+    vec![
+        int_constant(&one, 1),
+        int_constant(&last, -1),
+        NodeProto::new("Unsqueeze", &[&vector, &one], &column),
+        node,
+        NodeProto::new("Squeeze", &[&product, &last], &y),
     ]
 }
 

@@ -7,7 +7,8 @@ use salver_engine::{Error, ErrorKind};
 use crate::generated::onnx::{GraphProto, NodeProto};
 use crate::proto::subgraphs;
 
-/// Of ONNX's own domain, sorted. `Constant` is not an operator to rten, but it is read.
+/// Of ONNX's own domain, sorted. `Constant` is not an operator to rten, but it is read. rten's `NonMaxSuppression` is
+/// left out: it limits boxes per batch where ONNX limits them per class.
 const ONNX: &[&str] = &[
     "Abs",
     "Acos",
@@ -90,7 +91,6 @@ const ONNX: &[&str] = &[
     "Mul",
     "Multinomial",
     "Neg",
-    "NonMaxSuppression",
     "NonZero",
     "Not",
     "OneHot",

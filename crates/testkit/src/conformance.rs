@@ -6,7 +6,9 @@ mod fixture;
 mod runs;
 mod texts;
 
-use salver_engine::Engine;
+use std::path::Path;
+
+use salver_engine::{Engine, Error};
 
 use failures::Failures;
 pub use fixture::{Case, Fixture};
@@ -37,4 +39,24 @@ pub fn run(engine: &dyn Engine, capabilities: &Capabilities) {
     texts::missing_operators(engine, capabilities, &mut failures);
     texts::loads_leave_nothing(engine, &mut failures);
     failures.check();
+}
+
+/// How an engine did on one model.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Its answers are the stored ones.
+    Right,
+    /// It did not load the model or gave an error for an input.
+    Refused(Error),
+    /// Its answers are others.
+    Wrong(String),
+}
+
+/// Judges an engine on all models of a folder, each `NAME.onnx` with its answers in `NAME.json` as `make.py` writes
+/// them.
+///
+/// # Panics
+/// When the folder cannot be read.
+pub fn judge(engine: &dyn Engine, folder: &Path) -> Vec<(String, Verdict)> {
+    fixture::all_in(folder).into_iter().map(|f| (f.name.clone(), runs::verdict(engine, &f))).collect()
 }

@@ -68,7 +68,8 @@ fn effect(node: &NodeProto, inputs: &[Option<Fact>], elem: Elem, at: usize) -> E
         // The one quotient that would not fit, of the lowest number and -1, makes the run fail.
         "Div" if !is_float => Effect::Known(first.div_shrinking(second).clip(Bound::I32.lo, Bound::I32.hi)),
         "Div" => Effect::Known(first.div_shrinking(second)),
-        "Mod" => Effect::Known(first.modulo(second).hull(Bound::ZERO)),
+        "Mod" if !is_float => Effect::Known(first.modulo(second).clip(Bound::I32.lo, Bound::I32.hi)),
+        "Mod" => Effect::Known(Bound::ANY),
         "Cast" => cast(first, elem),
         "Clip" => {
             let lo = input(1).map_or(f64::NEG_INFINITY, |bound| bound.lo);

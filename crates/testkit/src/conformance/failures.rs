@@ -10,6 +10,10 @@ impl Failures {
         self.lines.push(line);
     }
 
+    pub(super) fn into_lines(self) -> Vec<String> {
+        self.lines
+    }
+
     pub(super) fn check(self) {
         assert!(self.lines.is_empty(), "{} failures:\n{}", self.lines.len(), self.lines.join("\n"));
     }

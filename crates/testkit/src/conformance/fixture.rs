@@ -10,6 +10,8 @@ use serde_json::Value;
 /// One model and what it answers.
 #[derive(Debug, Clone)]
 pub struct Fixture {
+    /// The folder that it lies in.
+    folder: PathBuf,
     /// The file's name without its ending.
     pub name: String,
     /// Whether the first dimension of all inputs and outputs is a batch of independent rows.
@@ -29,31 +31,41 @@ pub struct Case {
     pub outputs: Vec<(String, Tensor)>,
 }
 
-fn folder() -> PathBuf {
+fn own_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
-/// All fixtures, by name.
+/// All fixtures of this crate, by name.
 pub(super) fn all() -> Vec<Fixture> {
-    let entries = std::fs::read_dir(folder()).expect("the fixtures are part of the checkout");
+    all_in(&own_folder())
+}
+
+/// All fixtures of a folder, by name.
+pub(super) fn all_in(folder: &Path) -> Vec<Fixture> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut names: Vec<String> = entries
         .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".onnx")?.to_owned()))
         .collect();
     names.sort();
-    names.iter().map(|name| Fixture::read(name)).collect()
+    names.iter().map(|name| Fixture::read_in(folder, name)).collect()
 }
 
 impl Fixture {
-    /// Reads a fixture.
+    /// Reads a fixture of this crate.
     ///
     /// # Panics
     /// When there is none of this name.
     pub fn read(name: &str) -> Fixture {
-        let path = folder().join(format!("{name}.json"));
+        Fixture::read_in(&own_folder(), name)
+    }
+
+    fn read_in(folder: &Path, name: &str) -> Fixture {
+        let path = folder.join(format!("{name}.json"));
         let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let json: Value = serde_json::from_slice(&text).expect("make.py writes JSON");
         let cases = json["cases"].as_array().expect("make.py writes cases").iter().map(case).collect();
         Fixture {
+            folder: folder.to_owned(),
             name: name.to_owned(),
             has_rows: json["rows"].as_bool().expect("make.py writes rows"),
             tolerance: json["tolerance"].as_f64().expect("make.py writes a tolerance"),
@@ -63,7 +75,7 @@ impl Fixture {
 
     /// Where the model lies.
     pub fn path(&self) -> PathBuf {
-        folder().join(format!("{}.onnx", self.name))
+        self.folder.join(format!("{}.onnx", self.name))
     }
 
     /// What to load.

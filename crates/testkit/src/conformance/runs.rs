@@ -8,7 +8,7 @@ use salver_engine::{Engine, Error, ErrorKind, LoadOptions, Model, Session};
 use salver_tensor::{DType, Shape, Tensor};
 
 use super::fixture::{Case, Fixture, difference};
-use super::{Capabilities, Failures};
+use super::{Capabilities, Failures, Verdict};
 
 /// How far the answer for a row may differ with the company that it is computed in: other batch sizes take other
 /// paths through an engine's kernels.
@@ -249,5 +249,26 @@ pub(super) fn inputs_that_do_not_fit(engine: &dyn Engine, failures: &mut Failure
             Err(error) if error.kind() == ErrorKind::InvalidInput => {}
             Err(error) => failures.add(format!("mlp with {what}: {:?}: {error}", error.kind())),
         }
+    }
+}
+
+/// Runs the cases of a fixture and nothing else.
+pub(super) fn verdict(engine: &dyn Engine, fixture: &Fixture) -> Verdict {
+    let mut failures = Failures::default();
+    let mut run = || -> Result<(), Error> {
+        let model = load(engine, fixture)?;
+        let mut session = model.session()?;
+        for case in &fixture.cases {
+            let got = run_all(&*model, &mut *session, &inputs(&*model, case))?;
+            compare("answer", &got, &expected(&*model, case), fixture.tolerance, &mut failures);
+        }
+        Ok(())
+    };
+    match run() {
+        Err(error) => Verdict::Refused(error),
+        Ok(()) => match failures.into_lines().as_slice() {
+            [] => Verdict::Right,
+            lines => Verdict::Wrong(lines.join("; ")),
+        },
     }
 }
