@@ -200,14 +200,14 @@ impl<E: Scalar> Nest<'_, E> {
         self.list(text, level)
     }
 
-    /// Reads elements until the list ends, a list comes or `room` elements are read.
-    #[inline]
+    /// Reads elements until the list ends, a list comes, or `room` elements or as many as the bound allows are read.
+    #[inline(always)]
     fn leaves(&mut self, text: &mut Text<'_>, mut peek: Peek, room: usize) -> Result<Option<Peek>, Fault> {
-        let stop = self.elements.len().saturating_add(room);
+        if self.elements.len() >= self.max_elements {
+            return Err(too_many(self.max_elements).into());
+        }
+        let stop = self.elements.len().saturating_add(room).min(self.max_elements);
         loop {
-            if self.elements.len() >= self.max_elements {
-                return Err(too_many(self.max_elements).into());
-            }
             self.elements.push(E::read(text, peek)?);
             match text.array_step()? {
                 Some(next) if next != Peek::Array && self.elements.len() < stop => peek = next,

@@ -22,14 +22,23 @@ pub(crate) trait Scalar: Sized {
 /// Numbers are parsed as doubles and then rounded to the type asked for, as TensorFlow Serving and Python clients do:
 /// the same digits give the same bits. Rounding the digits once would differ in the last bit where they lie within
 /// 2^-29 of half way between two floats.
-#[inline]
+#[inline(always)]
 fn double(text: &mut Text<'_>, peek: Peek, dtype: DType) -> Result<f64, Fault> {
     match text.jiter.known_float(peek) {
         Ok(number) if number.is_finite() => Ok(number),
-        Ok(number) if number.is_infinite() && !is_infinity(peek, text) => Err(too_big(text).into()),
-        Ok(number) => Ok(number),
-        Err(_) => text.special().ok_or_else(|| text.mismatch(dtype_name(dtype)).into()),
+        Ok(number) => not_finite(text, peek, number),
+        Err(_) => no_number(text, dtype),
     }
+}
+
+#[cold]
+fn not_finite(text: &Text<'_>, peek: Peek, number: f64) -> Result<f64, Fault> {
+    if number.is_infinite() && !is_infinity(peek, text) { Err(too_big(text).into()) } else { Ok(number) }
+}
+
+#[cold]
+fn no_number(text: &mut Text<'_>, dtype: DType) -> Result<f64, Fault> {
+    text.special().ok_or_else(|| text.mismatch(dtype_name(dtype)).into())
 }
 
 /// Whether the number just read was the word and not digits.

@@ -101,7 +101,9 @@ impl<'j> Text<'j> {
             Ok(next) => next,
             Err(error) => return Err(syntax(&error, self.base).into()),
         };
-        self.close_if(next.is_none());
+        if next.is_none() {
+            self.close_if(true);
+        }
         Ok(next)
     }
 
