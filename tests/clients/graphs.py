@@ -8,10 +8,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 BATCH = ["batch"]
 
-# What the identity models are made for: name in TensorFlow Serving's REST and error texts -> ONNX type.
+# The types that the embedded engine computes in: name in TensorFlow Serving's REST and error texts -> ONNX type.
 DTYPES = {
     "float": TensorProto.FLOAT,
-    "double": TensorProto.DOUBLE,
     "half": TensorProto.FLOAT16,
     "int8": TensorProto.INT8,
     "uint8": TensorProto.UINT8,

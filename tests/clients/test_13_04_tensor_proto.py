@@ -11,7 +11,6 @@ from server import arrays, floats, refused
 # What each type is written as in the typed fields.
 FIELD = {
     "float": "float_val",
-    "double": "double_val",
     "half": "half_val",
     "int8": "int_val",
     "uint8": "int_val",
@@ -83,15 +82,19 @@ def test_13_04_tensor_content_of_a_wrong_length(shared, dtype, change):
     [
         pytest.param([-1], id="minus_one"),
         pytest.param([2**62, 2**62], id="overflow"),
-        pytest.param([2**40], id="more_than_memory"),
         pytest.param([-(2**63)], id="least"),
     ],
 )
 def test_13_04_shapes_that_are_refused(shared, dims):
-    before = shared.memory()
     with refused("INVALID_ARGUMENT", "tensor parsing error: x"):
         echo(shared, "float", proto("float", dims, [1.0]))
-    assert shared.memory() < before + (50 << 20)
+
+
+def test_13_04_one_value_repeated_to_a_terabyte_is_refused_by_name(shared):
+    before = shared.memory("VmHWM")
+    with refused("INVALID_ARGUMENT", "'x'"):
+        echo(shared, "float", proto("float", [2**38], [1.0]))
+    assert shared.memory("VmHWM") < before + (30 << 20)
 
 
 def test_13_04_an_unknown_rank_is_refused(shared):
@@ -125,7 +128,6 @@ def test_13_04_values_survive(shared):
         "int8": [-128, 127],
         "uint8": [0, 255],
         "half": [65504.0, -0.5],
-        "double": [0.5, -3.0],
     }
     for dtype, values in extremes.items():
         wanted = np.array(values, numpy_type(dtype))

@@ -133,8 +133,8 @@ def test_13_05_calls_that_need_tensorflow_formats_say_so(shared, call):
         "MultiInference": inference_pb2.MultiInferenceRequest,
     }
     request = requests[call]()
-    if call != "MultiInference":
-        request.model_spec.name = "half_plus_two"
+    spec = request.tasks.add().model_spec if call == "MultiInference" else request.model_spec
+    spec.name = "half_plus_two"
     with refused("UNIMPLEMENTED"):
         getattr(shared.predictions, call)(request, timeout=30)
 

@@ -205,13 +205,22 @@ def test_13_08_add_remove_replace(reloadable, three_models):
     assert answer.status.error_code == 0
     assert (value(reloadable, "a"), value(reloadable, "b")) == ([1.0], [2.0])
     reload(reloadable, entry(three_models, "b"))
-    reloadable.wait_state("a", 1, "END")
-    with refused("NOT_FOUND", "Servable not found for request: Latest(a)"):
-        value(reloadable, "a")
-    reload(reloadable, entry(three_models, "b", path=str(three_models / "c")))
+    wait_for(lambda: is_gone(reloadable, "a"), "the model left out is no longer served")
+    graphs.save(graphs.affine(offset=3.0), three_models / "other", 2)
+    reload(reloadable, entry(three_models, "b", path=str(three_models / "other")))
     wait_for(lambda: value(reloadable, "b") == [3.0], "the other folder is served")
     reload(reloadable)
-    reloadable.wait_state("b", 1, "END")
+    wait_for(lambda: is_gone(reloadable, "b"), "an empty list serves nothing")
+
+
+def is_gone(server, model):
+    try:
+        value(server, model)
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.NOT_FOUND
+        assert error.details() == f"Servable not found for request: Latest({model})"
+        return True
+    return False
 
 
 REFUSED_CONFIGS = {

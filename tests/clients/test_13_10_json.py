@@ -79,6 +79,7 @@ REFUSED = {
     "exponent_as_int32": ("identity_int32", '{"instances": [1e2]}', ["Type: Number is not of expected type: int32"]),
     "beyond_int32": ("identity_int32", '{"instances": [2147483648]}', ["is not of expected type: int32"]),
     "beyond_int64": ("identity_int64", '{"instances": [9223372036854775808]}', ["is not of expected type: int64"]),
+    "beyond_double": ("half_plus_two", '{"instances": [1e400]}', ["JSON Parse error: Number too big to be stored in double."]),
     "number_as_bool": ("identity_bool", '{"instances": [1]}', ["Type: Number is not of expected type: bool"]),
 }
 
@@ -156,15 +157,16 @@ NUMBERS = {
     "9e6": "9e+06",
     "16777217": "16777216.0",
     "-0.0": "-0.0",
-    "1e400": "Infinity",
-    "-1e400": "-Infinity",
+    "1e39": "Infinity",
+    "-1e39": "-Infinity",
     "NaN": "NaN",
     "0.1": "0.1",
     "3.4028234663852886e38": "3.40282347e+38",
     "0.333333343": "0.333333343",
     "123456.789": "123456.789",
     "1234567": "1234567.0",
-    "1e-45": "1.40129846e-45",
+    "1e-45": "1.4013e-45",
+    "1.17549435e-38": "1.17549435e-38",
 }
 
 

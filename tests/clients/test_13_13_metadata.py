@@ -50,7 +50,6 @@ def test_13_13_rest_metadata(shared):
         ("identity_uint8", "DT_UINT8", (-1,)),
         ("identity_bool", "DT_BOOL", (-1,)),
         ("identity_half", "DT_HALF", (-1,)),
-        ("identity_double", "DT_DOUBLE", (-1,)),
     ],
 )
 def test_13_13_types_and_shapes(shared, model, dtype, dims):

@@ -61,7 +61,7 @@ def test_13_21_bytes_that_are_no_http(shared):
 
 
 def test_13_21_a_long_header_is_refused(shared):
-    assert shared.post(PATH, GOOD, headers={"X-Long": "a" * (1 << 20)}).status_code in (400, 431)
+    assert shared.post(PATH, GOOD, headers={"X-Long": "a" * 80_000}).status_code in (400, 431)
     check_predictions(shared.post(PATH, GOOD), [3.0])
 
 

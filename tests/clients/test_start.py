@@ -9,9 +9,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import requests
+from onnx import TensorProto
 
 import graphs
-from server import BINARY, ROOT, arrays, check_error, check_predictions, curl, floats
+from server import BINARY, ROOT, arrays, check_error, check_predictions, curl, floats, wait_for
 
 EXAMPLES = ROOT / "examples"
 MEGABYTE = 1 << 20
@@ -30,8 +31,7 @@ def test_examples_answer_as_trained(serve):
 
 def test_the_curl_that_the_server_prints_works(serve):
     server = serve(EXAMPLES / "models")
-    line = re.search(r"curl .*", server.log())
-    assert line, "no curl line in the log"
+    line = wait_for(lambda: re.search(r"curl .*", server.log()), "a line with a command")
     done = subprocess.run(["bash", "-c", line[0]], capture_output=True, text=True, cwd=ROOT, timeout=30)
     assert done.returncode == 0, done.stderr
     assert "predictions" in json.loads(done.stdout) or "outputs" in json.loads(done.stdout), (line[0], done.stdout)
@@ -72,6 +72,14 @@ def test_a_constant_beyond_the_engines_range_is_refused_by_name(serve, tmp_path)
     server = serve(tmp_path / "huge", tmp_path / "good", wait="live")
     server.wait_state("huge", 1, "END")
     assert "five_billion" in server.states("huge")[1][2]
+
+
+@pytest.mark.parametrize("dtype", ["DOUBLE", "INT16", "UINT16", "UINT32", "UINT64", "BFLOAT16", "STRING", "COMPLEX64"])
+def test_a_type_that_the_engine_does_not_compute_in_is_refused_by_name(serve, tmp_path, dtype):
+    graphs.save(graphs.identity(getattr(TensorProto, dtype)), tmp_path / "m")
+    server = serve(tmp_path / "m", wait="live")
+    server.wait_state("m", 1, "END")
+    assert "'x'" in server.states("m")[1][2]
 
 
 def test_an_integer_beyond_the_engines_range_is_refused_by_name(shared):
