@@ -125,7 +125,10 @@ fn start(
 fn cells(subjects: &[Subject], settings: &Settings) -> Result<Vec<Cell>> {
     let mut cells = Vec::new();
     for subject in subjects {
-        let own_micros = micros(crate::model::own_time(subject)?);
+        let own_micros = match settings.echo_only {
+            true => 0.0,
+            false => micros(crate::model::own_time(subject)?),
+        };
         for interface in Interface::ALL {
             let call = interface.call(subject, subject.name);
             let label = format!("{} {}", subject.label, interface.label());

@@ -76,7 +76,8 @@ fn report(times: &mut [Duration], binary: f64, idle: f64, used: f64) -> Report {
         title: "Starting: time, size, memory",
         notes: vec![format!(
             "{} starts with one small model; the time runs from starting the process to the end of the first REST \
-             prediction. Memory is what is resident, after the first answer and after 1,000 more.",
+             prediction. The model's file is an hour old (one that has just changed is waited for until it is \
+             complete). Memory is what is resident, after the first answer and after 1,000 more.",
             times.len()
         )],
         tables: vec![Table {
