@@ -8,17 +8,8 @@ use salver_tensor::{Shape, Tensor};
 use salver_testkit::conformance::Fixture;
 
 /// Without loops: a damaged count may make one run, rightly, for as long as there is time and memory.
-const MODELS: &[&str] = &[
-    "mlp",
-    "branch",
-    "shape_math",
-    "conv_defaults",
-    "softmax_11_1",
-    "picks",
-    "pads",
-    "quantised",
-    "gru",
-];
+const MODELS: &[&str] =
+    &["mlp", "branch", "shape_math", "conv_defaults", "softmax_11_1", "picks", "pads", "quantised", "gru"];
 
 /// Runs a model on zeros of the sizes that it states, with 2 for the open ones.
 fn run_on_zeros(model: &dyn Model) {
@@ -31,7 +22,7 @@ fn run_on_zeros(model: &dyn Model) {
     });
     let Some(inputs) = zeros.collect::<Option<Vec<_>>>() else { return };
     let outputs: Vec<_> = (0..signature.outputs().len()).collect();
-    if let Ok(answers) = model.session().unwrap().run(0, &inputs, &outputs) {
+    if let Ok(answers) = model.session().expect("a session costs nothing").run(0, &inputs, &outputs) {
         assert_eq!(answers.len(), outputs.len());
     }
 }
