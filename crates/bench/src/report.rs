@@ -32,6 +32,9 @@ impl Report {
     pub(crate) fn publish(&self, common: &Common) -> Result<()> {
         let machine = machine();
         println!("\n== {}", self.title);
+        for note in &self.notes {
+            println!("\n{note}");
+        }
         for table in &self.tables {
             println!("\n{}\n{}", table.title, table.plain());
         }

@@ -168,9 +168,9 @@ fn check(cell: &Cell, servers: &Servers) -> Result<()> {
 
 /// The echo and the measured server one after the other; which comes first changes from round to round.
 fn measure(cell: &Cell, servers: &Servers, turned: bool, window: Duration) -> Result<[Sides; 2]> {
-    let echo = || sides(servers.echo(cell.interface.transport()), &cell.echo, window);
+    let echo = || sides(servers.echo(cell.interface.transport()), &cell.echo, window).context("of the echo");
     let (server, call) = measured(cell, servers);
-    let other = || sides(server, call, window);
+    let other = || sides(server, call, window).context("of the measured server");
     match turned {
         false => Ok([echo()?, other()?]),
         true => {
@@ -181,8 +181,11 @@ fn measure(cell: &Cell, servers: &Servers, turned: bool, window: Duration) -> Re
 }
 
 fn sides(server: &Server, call: &Call, window: Duration) -> Result<Sides> {
-    let mut full = closed_loop(server, call, 16, window)?;
-    let mut alone = closed_loop(server, call, 1, window / 2)?;
+    let load = |in_flight, time| {
+        let window = closed_loop(server, call, in_flight, time);
+        window.with_context(|| if server.has_ended() { "the server has ended" } else { "the server runs" })
+    };
+    let (mut full, mut alone) = (load(16, window)?, load(1, window / 2)?);
     Ok(Sides {
         cpu_micros: micros(full.cpu) / full.latencies.len() as f64,
         per_second: full.latencies.len() as f64 / full.wall.as_secs_f64(),

@@ -88,11 +88,26 @@ impl Server {
         Ok(Duration::from_nanos(total))
     }
 
+    /// Whether the process has ended; nobody has waited for it yet.
+    pub(crate) fn has_ended(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        status.is_ok_and(|status| status.lines().any(|line| line.starts_with("State:\tZ")))
+    }
+
     /// Resident memory in bytes.
     pub(crate) fn memory(&self) -> Result<u64> {
+        self.resident("VmRSS:")
+    }
+
+    /// Resident memory that is not a file's, in bytes: what the process itself has asked for.
+    pub(crate) fn own_memory(&self) -> Result<u64> {
+        self.resident("RssAnon:")
+    }
+
+    fn resident(&self, which: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("the process has ended")?;
+            status.lines().find_map(|line| line.strip_prefix(which)).context("the process has ended")?;
         let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kilobytes * 1024)
     }

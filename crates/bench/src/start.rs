@@ -39,6 +39,7 @@ pub(crate) fn run(common: &Common, settings: &Settings) -> Result<()> {
     let call = Interface::RestJson.call(&subject, subject.name);
     let mut times = Vec::new();
     let mut idle = Vec::new();
+    let mut own = Vec::new();
     let mut used = Vec::new();
     for start in 0..settings.starts {
         let begin = Instant::now();
@@ -46,13 +47,14 @@ pub(crate) fn run(common: &Common, settings: &Settings) -> Result<()> {
         first_answer(&server, &call, &log)?;
         times.push(begin.elapsed());
         idle.push(server.memory()? as f64 / MEGABYTE);
+        own.push(server.own_memory()? as f64 / MEGABYTE);
         if start < 3 {
             crate::load::closed_requests(&server, &call, 1_000)?;
             used.push(server.memory()? as f64 / MEGABYTE);
         }
     }
     let binary = std::fs::metadata(&common.salver)?.len() as f64 / MEGABYTE;
-    report(&mut times, binary, median(idle), median(used)).publish(common)
+    report(&mut times, binary, [idle, own, used].map(median)).publish(common)
 }
 
 /// Tries without pause until a prediction comes back.
@@ -68,7 +70,7 @@ fn first_answer(server: &Server, call: &Call, log: &Path) -> Result<()> {
     }
 }
 
-fn report(times: &mut [Duration], binary: f64, idle: f64, used: f64) -> Report {
+fn report(times: &mut [Duration], binary: f64, [idle, own, used]: [f64; 3]) -> Report {
     let [p50, p90, longest] = [0.5, 0.9, 1.0].map(|part| quantile(times, part) / 1e3);
     let row = |label: &str, value: f64, aim: &str| vec![label.to_owned(), digits(value), aim.to_owned()];
     Report {
@@ -89,6 +91,7 @@ fn report(times: &mut [Duration], binary: f64, idle: f64, used: f64) -> Report {
                 row("start to first answer, longest, ms", longest, ""),
                 row("binary, MB", binary, "40"),
                 row("idle memory, MB", idle, "30"),
+                row("of that not the binary's file, MB", own, ""),
                 row("memory after 1,000 requests, MB", used, ""),
             ],
         }],
@@ -96,6 +99,7 @@ fn report(times: &mut [Duration], binary: f64, idle: f64, used: f64) -> Report {
             "start_ms": { "p50": p50, "p90": p90, "max": longest, "n": times.len() },
             "binary_megabytes": binary,
             "idle_megabytes": idle,
+            "idle_own_megabytes": own,
             "used_megabytes": used,
         }),
     }
