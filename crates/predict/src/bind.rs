@@ -68,10 +68,11 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(",")
 }
 
-/// Puts named tensors into the signature's order, fills in defaults and checks them with [`check_inputs`].
+/// Puts named tensors into the signature's order and fills in defaults. Element types and dimensions are checked later, by
+/// [`check_inputs`]: TensorFlow Serving looks at the output filter first.
 ///
 /// # Errors
-/// As [`check_input_names`] and [`check_inputs`].
+/// As [`check_input_names`].
 pub fn bind_inputs<N: AsRef<str>>(
     signature: &Signature,
     named: Vec<(N, Tensor)>,
@@ -84,9 +85,7 @@ pub fn bind_inputs<N: AsRef<str>>(
             *slot = Some(tensor);
         }
     }
-    let inputs: Vec<Tensor> = slots.into_iter().flatten().collect();
-    check_inputs(signature, &inputs)?;
-    Ok(inputs)
+    Ok(slots.into_iter().flatten().collect())
 }
 
 /// Checks inputs that are in the signature's order: their number, element types, and dimensions.

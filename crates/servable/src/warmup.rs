@@ -9,7 +9,7 @@ use bytes::Bytes;
 use salver_batch::{LaneSet, Task};
 use salver_engine::{DEFAULT_SIGNATURE, Model};
 use salver_lifecycle::{Cancel, ErrorKind, Id, LoadError};
-use salver_predict::{Error, bind_inputs, select_outputs};
+use salver_predict::{Error, bind_inputs, check_inputs, select_outputs};
 use salver_tensor::{DType, Shape, Signature, Tensor, TensorSpec};
 
 /// Warm-up requests that a version may have; one more fails its load.
@@ -83,6 +83,7 @@ fn task(model: &dyn Model, request: &WarmupRequest) -> Result<Task, Error> {
         .and_then(|at| Some((at, model.signatures().get(at)?)))
         .ok_or_else(|| Error::invalid(format!("Serving signature key \"{name}\" not found.")))?;
     let inputs = bind_inputs(signature, request.inputs.clone())?;
+    check_inputs(signature, &inputs)?;
     let outputs = select_outputs(signature, &request.output_filter)?;
     Ok(Task { signature: position, inputs, outputs, deadline: None })
 }

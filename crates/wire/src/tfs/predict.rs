@@ -67,12 +67,12 @@ pub fn check_method_name(signature: &Signature) -> Result<(), Error> {
     ))
 }
 
-/// The inputs of a request in the signature's order, checked against it. All of them together may take `max_bytes`;
+/// The inputs of a request in the signature's order. Their element types and shapes are not checked here: the target does,
+/// after the output filter. All of them together may take `max_bytes`;
 /// [`decode_tensor`] says what is counted and what is copied.
 ///
 /// # Errors
-/// [`Code::InvalidArgument`], in this order: the number of inputs, their names, a tensor that does not decode, its
-/// element type and shape.
+/// [`Code::InvalidArgument`], in this order: the number of inputs, their names, a tensor that does not decode.
 pub fn decode_inputs(
     inputs: BTreeMap<String, TensorProto>,
     signature: &Signature,
