@@ -62,8 +62,8 @@ pub struct Decision {
 /// warnings, or why it cannot be listed: then the last wish stays. `content` looks into one version; it is
 /// asked only for those versions that can matter. A version counts once its content is complete, that is once
 /// two scans in a row saw the same, or its newest change is older than [`Watched::settle`]. While the content
-/// of a version that counted changes, or cannot be looked at, the version counts as it did before. An empty
-/// folder never counts.
+/// of a version that counted changes, or cannot be looked at, the version counts as it did before. While
+/// nothing counts and something is being copied, the last wish stays. An empty folder never counts.
 pub fn decide(
     watched: &Watched,
     listing: Result<(Vec<Child>, Vec<String>), SourceError>,
@@ -96,7 +96,9 @@ fn decide_listed(
     let (settled, unsettled) = look_into(watched, children, content, &mut versions, &mut warnings, now);
     warnings.extend(missing(watched, &found));
     warnings.truncate(MAX_WARNINGS);
-    let keep = settled.is_empty() && watched.keep_when_empty;
+    // What is still being copied will take the place of what was aspired, but not before it is there.
+    let is_replaced = !seen.aspired.is_empty() && !unsettled.is_empty();
+    let keep = settled.is_empty() && (watched.keep_when_empty || is_replaced);
     let aspired = if keep { seen.aspired.clone() } else { settled.clone() };
     let status =
         SourceStatus { scanned: true, found, unsettled, aspired: numbers(&aspired), warnings, error: None };

@@ -192,6 +192,18 @@ fn disks() -> impl Strategy<Value = Vec<Option<Disk>>> {
     prop::collection::vec(prop::option::weighted(0.85, disk), 0..12)
 }
 
+#[test]
+fn what_is_aspired_stays_while_its_successor_is_copied() {
+    let watched = watched(VersionPolicy::Latest(NonZeroUsize::MIN));
+    let (seen, first) = scan(&watched, Some(&Disk::from([(1, (5, 10))])), &Seen::default());
+    assert_eq!(aspired(&first), Some(vec![(1, 5)]));
+    // The model moves to a base path where version 2 is still young; then nothing there changes any more.
+    let young = Disk::from([(2, (6, 0))]);
+    let (seen, second) = scan(&watched, Some(&young), &seen.elsewhere());
+    assert_eq!(aspired(&second), None);
+    assert_eq!(aspired(&scan(&watched, Some(&young), &seen).1), Some(vec![(2, 6)]));
+}
+
 proptest! {
     #[test]
     fn decisions_hold_their_promises(policy in policies(), disks in disks(), keep_when_empty: bool) {
@@ -214,7 +226,10 @@ proptest! {
             previous.extend(disk.iter().filter(|(_, (f, _))| *f != 9 && *f != 0).map(|(v, now)| (*v, *now)));
             previous.retain(|version, _| disk.contains_key(version));
             match aspired(&decision) {
-                None => prop_assert!(keep_when_empty && seen.aspired == before.aspired),
+                None => {
+                    let is_copying = !before.aspired.is_empty() && !decision.status.unsettled.is_empty();
+                    prop_assert!((keep_when_empty || is_copying) && seen.aspired == before.aspired);
+                }
                 Some(aspired) => {
                     prop_assert!(!(keep_when_empty && aspired.is_empty()));
                     prop_assert!(aspired.len() <= watched.policy.limit());
