@@ -31,10 +31,12 @@ impl<F: Future<Output: Send + 'static> + Send + 'static> Executor<F> for Spawner
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 const FRAME_BYTES: u32 = 64 << 10;
+/// Heads are received up to so much above their bound: a connection that is closed with bytes unread loses its answer.
+const HEAD_SLACK: usize = 64 << 10;
 
 /// HTTP/1 and HTTP/2 on one port, told apart by the first bytes.
 pub(crate) fn any_http(limits: &Limits, spawner: &Spawner) -> auto::Builder<Spawner> {
-    let header_bytes = limits.header_bytes.max(8192);
+    let header_bytes = limits.header_bytes.max(8192).saturating_add(HEAD_SLACK);
     let mut builder = auto::Builder::new(spawner.clone());
     builder
         .http1()

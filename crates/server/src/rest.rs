@@ -49,7 +49,9 @@ pub(crate) async fn handle(shared: Arc<Shared>, activity: Arc<Activity>, request
     let entry = config.access_log.then(|| Entry::new(&parts.method, parts.uri.path(), &parts.headers));
     let target = parts.uri.path_and_query().map_or(parts.uri.path(), |target| target.as_str());
     let mut n_sent = 0;
-    let reply = match route::route(config, &parts.method, target) {
+    let reply = match check_head(&parts, config.limits.header_bytes)
+        .and_then(|()| route::route(config, &parts.method, target))
+    {
         Ok(route) => {
             let visit = Visit { shared: &shared, parts: &parts, started, entry: entry.as_ref() };
             visit.answer(route, body, &mut n_sent).await
@@ -161,6 +163,7 @@ fn timeout(headers: &HeaderMap, configured: Duration) -> Duration {
 fn astray(parts: &Parts, stray: Stray) -> Reply {
     match stray {
         Stray::Malformed(text) => Reply::text(StatusCode::BAD_REQUEST, &text),
+        Stray::Head(text) => Reply::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &text).closing(),
         Stray::Unknown => {
             let text = format!("there is nothing at {} {}", parts.method, parts.uri.path());
             Reply::text(StatusCode::NOT_FOUND, &text)
@@ -170,6 +173,16 @@ fn astray(parts: &Parts, stray: Stray) -> Reply {
             Reply::text(StatusCode::METHOD_NOT_ALLOWED, &text).with(ALLOW, HeaderValue::from_static(methods))
         }
     }
+}
+
+/// The connection takes heads that are somewhat too long, so that they can be answered and not only cut off.
+fn check_head(parts: &Parts, max_bytes: usize) -> Result<(), Stray> {
+    let fields = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    let n_bytes = fields.sum::<usize>() + parts.uri.path().len() + parts.uri.query().map_or(0, str::len);
+    if n_bytes <= max_bytes {
+        return Ok(());
+    }
+    Err(Stray::Head(format!("the request's head takes {n_bytes} bytes, at most {max_bytes} are taken")))
 }
 
 fn is_v1(parts: &Parts) -> bool {

@@ -49,6 +49,8 @@ pub(crate) enum OfModel {
 /// Why a URL asks for nothing.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Stray {
+    /// A head over its bound, with the text that says so.
+    Head(String),
     /// 400, with TensorFlow Serving's text.
     Malformed(String),
     /// 404.
