@@ -1,8 +1,8 @@
 //! Puts the rooms together and runs them until a signal comes.
 
 use std::num::NonZeroUsize;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -55,14 +55,27 @@ pub(crate) fn serve(config: &Config) -> anyhow::Result<()> {
     start_side_threads(config, &servables, &changes, &server)?;
 
     let workers = start_workers(config, &engines, &server)?;
-    run_until_signal(config, &servables, &server, &clock)?;
-    for worker in workers {
-        if worker.join().is_err() {
-            error!("a worker thread panicked");
-        }
+    let deadline = run_until_signal(config, &servables, &server, &clock)?;
+    if !workers.end_by(deadline, &*clock) {
+        warn!("the grace period is over: a worker was still running a model");
     }
     info!("done");
-    Ok(())
+    // A run that does not end must not keep the process: what is left goes with it.
+    std::process::exit(0);
+}
+
+/// The worker threads, of which all that matters later is when they have ended.
+struct Workers {
+    /// Says nothing; it closes when the last worker has dropped its end.
+    ended: Receiver<()>,
+}
+
+impl Workers {
+    /// Waits until every worker has ended, and says so, or until the deadline.
+    fn end_by(&self, deadline: Instant, clock: &dyn Clock) -> bool {
+        let left = deadline.saturating_duration_since(clock.now());
+        matches!(self.ended.recv_timeout(left), Err(RecvTimeoutError::Disconnected))
+    }
 }
 
 fn servables(
@@ -147,27 +160,26 @@ fn start_side_threads(
 
 /// Each worker serves its connections on a single-threaded runtime inside every engine's own threads, so that a small
 /// model runs where its request was decoded.
-fn start_workers(
-    config: &Config,
-    engines: &Registry,
-    server: &Arc<Server>,
-) -> anyhow::Result<Vec<JoinHandle<()>>> {
-    (0..config.n_workers.get())
-        .map(|index| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let work = Mutex::new(Some((runtime, server.worker(index))));
-            let engines = engines.engines().to_vec();
-            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+fn start_workers(config: &Config, engines: &Registry, server: &Arc<Server>) -> anyhow::Result<Workers> {
+    let (end, ended) = sync_channel::<()>(1);
+    for index in 0..config.n_workers.get() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let work = Mutex::new(Some((runtime, server.worker(index))));
+        let (engines, end) = (engines.engines().to_vec(), end.clone());
+        std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
                 enter_all(&engines, &mut || {
                     let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
                     if let Some((runtime, worker)) = work {
                         runtime.block_on(worker);
                     }
                 });
-            });
-            thread.context("cannot start a worker thread")
-        })
-        .collect()
+                drop(end);
+            })
+            .context("cannot start a worker thread")?;
+    }
+    Ok(Workers { ended })
 }
 
 fn enter_all(engines: &[Arc<dyn Engine>], body: &mut (dyn FnMut() + Send)) {
@@ -177,12 +189,13 @@ fn enter_all(engines: &[Arc<dyn Engine>], body: &mut (dyn FnMut() + Send)) {
     }
 }
 
+/// Gives back when everything must have ended.
 fn run_until_signal(
     config: &Config,
     servables: &Servables,
     server: &Arc<Server>,
     clock: &Arc<dyn Clock>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Instant> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -204,8 +217,10 @@ fn run_until_signal(
             }
         }
         tasks.join_all().await;
-        drain_models(servables, deadline.max(clock.now() + Duration::from_secs(1)), &mut signals).await;
-        Ok(())
+        // Even after the last of the grace there is a moment to put things away.
+        let deadline = deadline.max(clock.now() + Duration::from_secs(1));
+        drain_models(servables, deadline, &mut signals).await;
+        Ok(deadline)
     })
 }
 
