@@ -14,10 +14,6 @@ use salver_wire::{text_config, tfs};
 
 use crate::flags::{LogFormat, ServeArgs, Transition};
 
-/// The platforms that a configuration may name. A model's format is told by its content whatever is said; the names
-/// are those that TensorFlow Serving and Triton use.
-pub(crate) const PLATFORMS: [&str; 3] = ["tensorflow", "onnx", "onnxruntime_onnx"];
-
 /// The environment variables that TensorFlow Serving's container takes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
@@ -251,7 +247,7 @@ pub(crate) fn read_model_config_file(path: &Path) -> anyhow::Result<Vec<ModelCon
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let parsed =
         text_config::model_server_config(&text).with_context(|| invalid(&path.display().to_string()))?;
-    Ok(tfs::resolve_models(parsed, &PLATFORMS)?)
+    Ok(tfs::resolve_models(parsed)?)
 }
 
 fn invalid(path: &str) -> String {

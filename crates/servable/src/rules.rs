@@ -48,11 +48,13 @@ pub(crate) fn check(
 
 fn check_one(config: &ModelConfig, strictness: Strictness) -> Result<(), Error> {
     let ModelConfig { name, base_path, platform, .. } = config;
-    if !base_path.contains("://") && !Path::new(base_path).is_absolute() {
+    let is_uri = base_path.split_once("://").is_some_and(|(scheme, _)| !scheme.is_empty());
+    if !is_uri && !Path::new(base_path).is_absolute() {
         return Err(Error::invalid(format!(
             "Expected model {name} to have an absolute path or URI; got base_path()={base_path}"
         )));
     }
+    // A model's format is told by its content whatever is said; these are the names that TensorFlow Serving and Triton use.
     match platform.as_str() {
         "tensorflow" | "onnx" | "onnxruntime_onnx" => Ok(()),
         "" if !strictness.is_strict => Ok(()),
@@ -68,10 +70,10 @@ fn check_platform_change(before: &ModelConfig, after: &ModelConfig) -> Result<()
         return Ok(());
     }
     let text = format!(
-        "Illegal to change the platform of model {}: it is {old}, the new configuration asks for {new}",
+        "Illegal to change a model's platform. For model {} platform was {old} and new platform requested was {new}",
         after.name
     );
-    Err(Error::client(Code::FailedPrecondition, text))
+    Err(Error::invalid(text))
 }
 
 /// A label needs an available version, with these exceptions. Strict: with the flag, a label that is new or keeps its
@@ -221,13 +223,19 @@ mod tests {
             invalid,
             "Illegal to list model m multiple times in config list",
         );
+        check(
+            one("://m", "onnx"),
+            DEFAULT,
+            invalid,
+            "Expected model m to have an absolute path or URI; got base_path()=://m",
+        );
         check(vec![config("", "/m", "", &[])], DEFAULT, invalid, "model name is empty");
         check(vec![config("old", "/new", "", &[])], DEFAULT, Code::Ok, "");
         check(
             vec![config("old", "/new", "onnx", &[])],
             DEFAULT,
-            Code::FailedPrecondition,
-            "Illegal to change the platform of model old: it is tensorflow, the new configuration asks for onnx",
+            invalid,
+            "Illegal to change a model's platform. For model old platform was tensorflow and new platform requested was onnx",
         );
     }
 

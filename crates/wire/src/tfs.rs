@@ -10,7 +10,7 @@ mod predict;
 mod tensor;
 
 pub use dtype::{dtype_from_number, dtype_number};
-pub use management::{check_platforms, reload_models, resolve_models, status_proto, status_response};
+pub use management::{reload_models, resolve_models, status_proto, status_response};
 pub use metadata::{SIGNATURE_DEF_TYPE_URL, metadata_response, metadata_spec, signature_def};
 pub use predict::{
     check_method_name, decode_inputs, effective_spec, encode_request, encode_response, request_spec,

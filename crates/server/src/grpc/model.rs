@@ -50,7 +50,7 @@ impl ModelService for ModelAdmin {
     ) -> Result<Response<ReloadConfigResponse>, Status> {
         let reload = async {
             check_control(&self.core)?;
-            let models = tfs::reload_models(request.into_inner(), &[])?;
+            let models = tfs::reload_models(request.into_inner())?;
             self.core.models.reload(models).await
         };
         reload.await.map_err(|error| status::grpc(&error))?;

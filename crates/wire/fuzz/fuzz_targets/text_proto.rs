@@ -6,7 +6,7 @@ use salver_wire::{text_config, tfs};
 
 fuzz_target!(|text: &str| {
     match text_config::model_server_config(text) {
-        Ok(config) => drop(tfs::resolve_models(config, &["tensorflow"])),
+        Ok(config) => drop(tfs::resolve_models(config)),
         Err(error) => assert!(error.line() > 0 && error.column() > 0),
     }
     let _ = text_config::batching_parameters(text);

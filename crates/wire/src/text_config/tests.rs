@@ -36,7 +36,7 @@ fn lists_and_maps_are_read() {
     let text = "model_config_list { config { name: 'a' base_path: '/a'
         model_version_policy { specific { versions: [1,2] versions: 3 } }
         version_labels { key: 'stable' value: 43 } version_labels: [{ key: \"canary\", value: 44 }] } }";
-    let models = crate::tfs::resolve_models(model_server_config(text).unwrap(), &[]).unwrap();
+    let models = crate::tfs::resolve_models(model_server_config(text).unwrap()).unwrap();
     assert_eq!(models[0].policy, salver_predict::VersionPolicy::Specific(vec![1, 2, 3]));
     assert_eq!(models[0].labels, [("stable".to_owned(), 43), ("canary".to_owned(), 44)].into());
 }

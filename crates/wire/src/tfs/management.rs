@@ -1,7 +1,5 @@
 //! ModelService: the state of versions, and configurations that replace the set of models.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use salver_predict::{Code, Error, ModelConfig, ModelStatus, State, VersionPolicy, VersionStatus};
 
 use crate::proto::tensorflow::serving as pb;
@@ -62,17 +60,13 @@ pub fn status_proto(code: Code, message: String) -> pb::StatusProto {
     pb::StatusProto { error_code: status::number(code), error_message: message }
 }
 
-/// The models that a HandleReloadConfigRequest asks for. `platforms` are the platforms that the server knows; none
-/// given means that any is accepted.
+/// The models that a HandleReloadConfigRequest asks for. Whether they may be served together is not judged here.
 ///
 /// # Errors
 /// [`Code::InvalidArgument`] for anything but a list of models, and as [`resolve_models`].
-pub fn reload_models(
-    request: pb::ReloadConfigRequest,
-    platforms: &[&str],
-) -> Result<Vec<ModelConfig>, Error> {
+pub fn reload_models(request: pb::ReloadConfigRequest) -> Result<Vec<ModelConfig>, Error> {
     match request.config.and_then(|config| config.config) {
-        Some(Config::ModelConfigList(list)) => resolve_list(list, platforms),
+        Some(Config::ModelConfigList(list)) => resolve_list(list),
         None | Some(Config::CustomModelConfig(_)) => Err(Error::invalid(
             "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently \
              supported",
@@ -80,61 +74,39 @@ pub fn reload_models(
     }
 }
 
-/// The models of a configuration file; an empty one gives none. `platforms` as for [`reload_models`].
+/// The models of a configuration file; an empty one gives none. Whether they may be served together is not judged here.
 ///
 /// # Errors
-/// [`Code::InvalidArgument`] with TensorFlow Serving's texts: a name given twice or not at all, a path that is neither
-/// absolute nor a URI, both or a wrong platform, or a setting that is not supported. A missing platform is accepted.
-pub fn resolve_models(config: pb::ModelServerConfig, platforms: &[&str]) -> Result<Vec<ModelConfig>, Error> {
+/// [`Code::InvalidArgument`] with TensorFlow Serving's texts: a model without a name, a platform given in both ways or as
+/// `OTHER`, or a setting that is not supported. A missing platform is accepted.
+pub fn resolve_models(config: pb::ModelServerConfig) -> Result<Vec<ModelConfig>, Error> {
     match config.config {
         None => Ok(Vec::new()),
-        Some(Config::ModelConfigList(list)) => resolve_list(list, platforms),
+        Some(Config::ModelConfigList(list)) => resolve_list(list),
         Some(Config::CustomModelConfig(_)) => {
             Err(Error::invalid("custom_model_config is not supported, expected model_config_list"))
         }
     }
 }
 
-fn resolve_list(list: pb::ModelConfigList, platforms: &[&str]) -> Result<Vec<ModelConfig>, Error> {
-    let mut seen = BTreeSet::new();
-    for model in &list.config {
-        if !seen.insert(&model.name) {
-            let text = format!("Illegal to list model {} multiple times in config list", model.name);
-            return Err(Error::invalid(text));
-        }
-    }
-    list.config.into_iter().map(|model| resolve_model(model, platforms)).collect()
+fn resolve_list(list: pb::ModelConfigList) -> Result<Vec<ModelConfig>, Error> {
+    list.config.into_iter().map(resolve_model).collect()
 }
 
-fn resolve_model(model: pb::ModelConfig, platforms: &[&str]) -> Result<ModelConfig, Error> {
+fn resolve_model(model: pb::ModelConfig) -> Result<ModelConfig, Error> {
     if model.name.is_empty() {
         return Err(Error::invalid("a model in the config list has no name"));
-    }
-    if !is_absolute_or_uri(&model.base_path) {
-        return Err(Error::invalid(format!(
-            "Expected model {} to have an absolute path or URI; got base_path()={}",
-            model.name, model.base_path
-        )));
     }
     if model.logging_config.is_some() {
         return Err(Error::invalid("No request-logger-creator provided."));
     }
-    let platform = platform(&model)?;
-    if !platform.is_empty() && !platforms.is_empty() && !platforms.contains(&platform.as_str()) {
-        let text = format!("Model {} requests unsupported platform {platform}", model.name);
-        return Err(Error::invalid(text));
-    }
     Ok(ModelConfig {
+        platform: platform(&model)?,
         name: model.name,
         base_path: model.base_path,
-        platform,
         policy: policy(model.model_version_policy),
         labels: model.version_labels,
     })
-}
-
-fn is_absolute_or_uri(path: &str) -> bool {
-    path.starts_with('/') || path.split_once("://").is_some_and(|(scheme, _)| !scheme.is_empty())
 }
 
 #[expect(deprecated, reason = "old configuration files carry the field")]
@@ -159,24 +131,6 @@ fn policy(policy: Option<ServableVersionPolicy>) -> VersionPolicy {
         Some(PolicyChoice::All(_)) => VersionPolicy::All,
         Some(PolicyChoice::Specific(specific)) => VersionPolicy::Specific(specific.versions),
     }
-}
-
-/// Refuses a new set of models in which a model that stays has another platform.
-///
-/// # Errors
-/// [`Code::InvalidArgument`] with TensorFlow Serving's text.
-pub fn check_platforms(old: &[ModelConfig], new: &[ModelConfig]) -> Result<(), Error> {
-    let old: BTreeMap<&str, &str> = old.iter().map(|model| (&*model.name, &*model.platform)).collect();
-    for model in new {
-        if let Some(platform) = old.get(&*model.name).filter(|platform| **platform != model.platform) {
-            return Err(Error::invalid(format!(
-                "Illegal to change a model's platform. For model {} platform was {platform} and new platform \
-                 requested was {}",
-                model.name, model.platform
-            )));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

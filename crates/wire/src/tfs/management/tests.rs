@@ -5,6 +5,8 @@
     reason = "a test that panics has failed"
 )]
 
+use std::collections::BTreeMap;
+
 use salver_predict::{ModelName, Version};
 
 use super::*;
@@ -84,7 +86,7 @@ fn unknown_models_and_versions_are_not_found() {
 }
 
 fn resolve(text: &str) -> Result<Vec<ModelConfig>, Error> {
-    resolve_models(text_config::model_server_config(text).unwrap(), &["tensorflow", "onnx"])
+    resolve_models(text_config::model_server_config(text).unwrap())
 }
 
 #[test]
@@ -114,23 +116,7 @@ fn a_list_becomes_models() {
 #[test]
 fn what_cannot_be_served_is_refused() {
     let cases = [
-        (
-            "config { name: 'a' base_path: '/x' } config { name: 'a' base_path: '/y' }",
-            "Illegal to list model a multiple times in config list",
-        ),
-        (
-            "config { name: 'a' base_path: 'x' }",
-            "Expected model a to have an absolute path or URI; got base_path()=x",
-        ),
-        (
-            "config { name: 'a' base_path: '://x' }",
-            "Expected model a to have an absolute path or URI; got base_path()=://x",
-        ),
         ("config { base_path: '/x' }", "a model in the config list has no name"),
-        (
-            "config { name: 'a' base_path: '/x' model_platform: 'p' }",
-            "Model a requests unsupported platform p",
-        ),
         (
             "config { name: 'a' base_path: '/x' model_type: OTHER }",
             "Model a requests unsupported platform OTHER",
@@ -151,7 +137,7 @@ fn what_cannot_be_served_is_refused() {
 
 #[test]
 fn a_reload_takes_a_list_only() {
-    let reload = |config| reload_models(pb::ReloadConfigRequest { config, metric_names: vec![] }, &[]);
+    let reload = |config| reload_models(pb::ReloadConfigRequest { config, metric_names: vec![] });
     let list =
         pb::ModelServerConfig { config: Some(Config::ModelConfigList(pb::ModelConfigList::default())) };
     assert_eq!(reload(Some(list)).unwrap(), []);
@@ -162,21 +148,4 @@ fn a_reload_takes_a_list_only() {
             "{text}"
         );
     }
-}
-
-#[test]
-fn a_platform_stays() {
-    let model = |platform: &str| {
-        resolve(&format!(
-            "model_config_list {{ config {{ name: 'a' base_path: '/x' model_platform: '{platform}' }} }}"
-        ))
-        .unwrap()
-    };
-    assert!(check_platforms(&model("onnx"), &model("onnx")).is_ok());
-    assert!(check_platforms(&[], &model("onnx")).is_ok());
-    let error = check_platforms(&model("onnx"), &model("tensorflow")).unwrap_err();
-    assert_eq!(
-        error.message(),
-        "Illegal to change a model's platform. For model a platform was onnx and new platform requested was tensorflow"
-    );
 }
