@@ -10,9 +10,9 @@ use salver_lifecycle as lifecycle;
 use salver_predict::{ModelConfig, VersionPolicy};
 use salver_server as server;
 use salver_store::PollMode;
-use salver_wire::{text_config, tfs};
+use salver_wire::{json, text_config, tfs};
 
-use crate::flags::{LogFormat, ServeArgs, Transition};
+use crate::flags::{self, LogFormat, ServeArgs, Transition};
 
 /// The environment variables that TensorFlow Serving's container takes.
 #[derive(Debug, Clone, Default)]
@@ -200,6 +200,14 @@ fn server_config(args: &ServeArgs) -> anyhow::Result<server::Config> {
         strict_compat: args.switches.strict_compatibility,
         access_log: args.switches.access_log,
         tensor_content: args.switches.enable_serialization_as_tensor_content,
+        check_method_name: args.switches.enable_signature_method_name_check,
+        grpc_health: args.switches.enable_grpc_healthcheck_service,
+        model_control: args.switches.model_control,
+        non_finite: match args.rest_api_non_finite {
+            flags::NonFinite::Literal => json::NonFinite::Literal,
+            flags::NonFinite::Null => json::NonFinite::Null,
+            flags::NonFinite::String => json::NonFinite::String,
+        },
         rest_timeout: Duration::from_millis(args.rest_api_timeout_in_ms),
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
         limits: server::Limits {
@@ -418,6 +426,30 @@ mod tests {
         check_error(&[], "no models: give PATH");
         check_error(&["a", "--model_base_path=/m"], "name models both");
         check_error(&["a", "--model_config_file=/m"], "name models both");
+    }
+
+    #[test]
+    fn flags_reach_the_rooms() {
+        let args = [
+            "a",
+            "--model_control=false",
+            "--enable_grpc_healthcheck_service=false",
+            "--enable_signature_method_name_check",
+            "--rest_api_non_finite=null",
+            "--max_body_bytes=1000",
+            "--client_timeout_in_ms=7",
+            "--max_queue=3",
+            "--lanes=5",
+            "--tensorflow_intra_op_parallelism=2",
+            "--max_num_load_retries=1",
+            "--version_transition=resource-preserving",
+        ];
+        let Config { server, lanes, lifecycle, .. } = resolved(&args, &Environment::default()).unwrap();
+        assert!(!server.model_control && !server.grpc_health && server.check_method_name);
+        assert_eq!((server.non_finite, server.limits.body_bytes), (json::NonFinite::Null, 1000));
+        assert_eq!(server.limits.header_timeout, Duration::from_millis(7));
+        assert_eq!((lanes.max_queue.get(), lanes.n_lanes.get(), lanes.threads.get()), (3, 5, 2));
+        assert_eq!((lifecycle.max_retries, lifecycle.policy), (1, lifecycle::Policy::ResourcePreserving));
     }
 
     #[test]

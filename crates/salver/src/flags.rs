@@ -60,9 +60,12 @@ switches! {
     /// Answer Predict with packed tensor bytes instead of one field per element.
     #[arg(help_heading = "Network")]
     enable_serialization_as_tensor_content = false;
-    /// Kept for compatibility: the health service is always there.
+    /// Serve grpc.health.v1.
     #[arg(help_heading = "Network")]
     enable_grpc_healthcheck_service = true;
+    /// Let requests change what is served: reload over gRPC, load and unload of the model repository.
+    #[arg(help_heading = "Network")]
+    model_control = true;
     /// Behave as TensorFlow Serving does also where that is a fault (see docs/compatibility.md).
     #[arg(help_heading = "Compatibility")]
     strict_compatibility = false;
@@ -126,6 +129,9 @@ pub(crate) struct ServeArgs {
     /// Time that a REST request may take, in milliseconds.
     #[arg(long = "rest_api_timeout_in_ms", default_value_t = 30_000, help_heading = "Network")]
     pub(crate) rest_api_timeout_in_ms: u64,
+    /// How REST answers write NaN and infinities, for which JSON has no form.
+    #[arg(long = "rest_api_non_finite", value_enum, default_value_t = NonFinite::Literal, help_heading = "Network")]
+    pub(crate) rest_api_non_finite: NonFinite,
     /// Time that requests in flight get to finish after SIGTERM, in seconds.
     #[arg(long = "grace_period_seconds", default_value_t = 30, help_heading = "Network")]
     pub(crate) grace_period_seconds: u64,
@@ -281,6 +287,17 @@ pub(crate) enum Transition {
     AvailabilityPreserving,
     /// Unload the old version, then load the new one.
     ResourcePreserving,
+}
+
+/// How numbers are written that are not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum NonFinite {
+    /// As TensorFlow Serving does: NaN, Infinity, -Infinity. Many JSON readers take them, some do not.
+    Literal,
+    /// As null.
+    Null,
+    /// As strings.
+    String,
 }
 
 /// How log lines look.
