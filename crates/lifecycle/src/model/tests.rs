@@ -168,7 +168,11 @@ impl World {
             match effect {
                 Effect::Changed(version, state) => self.changed(version, state),
                 Effect::Queue(version) => assert!(self.queue.insert(version) || !self.wish.is_empty()),
-                Effect::QueueAt { version, at, .. } => assert!(self.retries.insert(version, at) != Some(at)),
+                // One is due at a time: it takes the place of one for content that has changed meanwhile.
+                Effect::QueueAt { version, at, .. } => {
+                    assert!(at > self.now);
+                    self.retries.insert(version, at);
+                }
                 Effect::Publish(version) => assert!(self.available.insert(version)),
                 Effect::Unpublish(version) => {
                     assert_eq!(
