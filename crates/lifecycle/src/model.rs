@@ -259,7 +259,14 @@ impl<S> Model<S> {
 
     fn succeeded(&mut self, version: Version, effects: &mut Vec<Effect>) {
         let Some(entry) = self.versions.get_mut(&version) else { return };
-        if entry.wish.is_some() {
+        // What was called off, or was loaded from content that is another now, is let go; `dropped` begins anew.
+        let is_wanted = match (&entry.progress, &entry.wish) {
+            (Progress::Running { cancel, fingerprint }, Some(wish)) => {
+                !cancel.is_cancelled() && wish.fingerprint == *fingerprint
+            }
+            _ => false,
+        };
+        if is_wanted {
             entry.progress = Progress::Ready;
             effects.push(Effect::Publish(version));
             entry.publish(version, Phase::Available, None, effects);

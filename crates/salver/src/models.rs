@@ -81,15 +81,19 @@ pub(crate) fn refresh_interval(models: &Models, poll: PollMode) -> Option<Durati
 
 /// Looks again which models are wanted and applies what changed, until the process ends. Blocks; has a thread of its
 /// own.
-pub(crate) fn refresh(models: &Models, servables: &Servables, interval: Duration) {
-    let mut applied = wanted_quietly(models).ok();
+pub(crate) fn refresh(
+    models: &Models,
+    mut applied: Vec<ModelConfig>,
+    servables: &Servables,
+    interval: Duration,
+) {
     let mut last_error = String::new();
     let pause = (Mutex::new(()), Condvar::new());
     loop {
         // Nothing ever wakes this pause: the thread ends with the process.
         let guard = pause.0.lock().unwrap_or_else(PoisonError::into_inner);
         drop(pause.1.wait_timeout(guard, interval));
-        let result = wanted_again(models, applied.as_deref()).and_then(|configs| match configs {
+        let result = wanted_again(models, &applied).and_then(|configs| match configs {
             Some(configs) => {
                 info!(models = configs.len(), "the set of models has changed");
                 servables.apply(configs.clone())?;
@@ -98,7 +102,7 @@ pub(crate) fn refresh(models: &Models, servables: &Servables, interval: Duration
             None => Ok(None),
         });
         match result {
-            Ok(Some(configs)) => applied = Some(configs),
+            Ok(Some(configs)) => applied = configs,
             Ok(None) => last_error.clear(),
             Err(error) => {
                 let text = format!("{error:#}");
@@ -113,9 +117,36 @@ pub(crate) fn refresh(models: &Models, servables: &Servables, interval: Duration
 
 /// What is wanted, if that is something else than before. A configuration file counts as a statement each time its
 /// content changes; what a reload call has set since then stays until then.
-fn wanted_again(models: &Models, before: Option<&[ModelConfig]>) -> anyhow::Result<Option<Vec<ModelConfig>>> {
-    let configs = wanted_quietly(models)?;
-    Ok((before != Some(configs.as_slice())).then_some(configs))
+fn wanted_again(models: &Models, before: &[ModelConfig]) -> anyhow::Result<Option<Vec<ModelConfig>>> {
+    let mut configs = wanted_quietly(models)?;
+    if matches!(models, Models::Paths { .. }) {
+        configs = with_those_not_gone(configs, before, is_gone);
+    }
+    Ok((before != configs.as_slice()).then_some(configs))
+}
+
+/// A model that is not found again stays, unless its folder or file is gone: a folder that cannot be read for a moment is
+/// no reason to stop serving what is in it.
+fn with_those_not_gone(
+    mut found: Vec<ModelConfig>,
+    before: &[ModelConfig],
+    is_gone: impl Fn(&Path) -> bool,
+) -> Vec<ModelConfig> {
+    for model in before {
+        let is_found = found.iter().any(|other| other.name == model.name);
+        if !is_found && !is_gone(Path::new(&model.base_path)) {
+            found.push(model.clone());
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+/// Whether the folder around it can be read and does not hold it any more.
+fn is_gone(path: &Path) -> bool {
+    let is_missing =
+        std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    is_missing && path.parent().is_some_and(|parent| std::fs::read_dir(parent).is_ok())
 }
 
 /// Folders of models are looked at every second: what is no model has been reported once.
@@ -200,5 +231,38 @@ fn policy(policy: &VersionPolicy) -> salver_store::VersionPolicy {
         VersionPolicy::Specific(versions) => salver_store::VersionPolicy::Specific(
             versions.iter().filter_map(|&version| Version::from_i64(version)).collect(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_is_not_found_stays_until_it_is_gone() {
+        let model = |name: &str| model_config(name, &Path::new("/m").join(name));
+        let before = [model("a"), model("b")];
+        let check = |found: &[&str], is_gone: bool, expected: &[&str]| {
+            let found = found.iter().map(|name| model(name)).collect();
+            let names: Vec<_> = with_those_not_gone(found, &before, |_| is_gone)
+                .into_iter()
+                .map(|model| model.name)
+                .collect();
+            assert_eq!(names, expected);
+        };
+        check(&["a", "b"], false, &["a", "b"]);
+        check(&["b"], false, &["a", "b"]);
+        check(&["b", "c"], true, &["b", "c"]);
+        check(&[], false, &["a", "b"]);
+    }
+
+    #[test]
+    fn gone_is_what_its_folder_does_not_hold() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        assert!(is_gone(&path));
+        std::fs::create_dir(&path).unwrap();
+        assert!(!is_gone(&path));
+        assert!(!is_gone(&dir.path().join("no/such/folder")));
     }
 }

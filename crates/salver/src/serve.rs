@@ -9,7 +9,7 @@ use anyhow::Context;
 use salver_engine::{Engine, Registry};
 use salver_engine_rten::RtenEngine;
 use salver_lifecycle::{Clock, Phase, SystemClock};
-use salver_predict::{Models, Predictor};
+use salver_predict::{ModelConfig, Models, Predictor};
 use salver_servable::{LoaderConfig, ServableLoader, Servables};
 use salver_server::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -52,7 +52,7 @@ pub(crate) fn serve(config: &Config) -> anyhow::Result<()> {
     servables.connect(Arc::new(FolderWatcher::start(config.poll, &servables)?));
     servables.apply(wanted.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
     announce::found(&wanted, server.addresses());
-    start_side_threads(config, &servables, &changes, &server)?;
+    start_side_threads(config, wanted, &servables, &changes, &server)?;
 
     let workers = start_workers(config, &engines, &server)?;
     let deadline = run_until_signal(config, &servables, &server, &clock)?;
@@ -140,6 +140,7 @@ fn log_addresses(server: &Server) {
 /// Threads that end with the process.
 fn start_side_threads(
     config: &Config,
+    wanted: Vec<ModelConfig>,
     servables: &Servables,
     changes: &Arc<Changes>,
     server: &Arc<Server>,
@@ -153,7 +154,7 @@ fn start_side_threads(
         let (models, servables) = (config.models.clone(), servables.clone());
         std::thread::Builder::new()
             .name("refresh".into())
-            .spawn(move || models::refresh(&models, &servables, interval))?;
+            .spawn(move || models::refresh(&models, wanted, &servables, interval))?;
     }
     Ok(())
 }

@@ -344,3 +344,23 @@ fn what_makes_a_failed_version_start_again() {
     check("wanted again", &[broken.clone(), aspire(&[]), aspire(&[(1, 0)])], true);
     check("wanted again while it loads", &[aspire(&[]), aspire(&[(1, 0)]), broken], true);
 }
+
+#[test]
+fn what_was_loaded_from_other_content_is_never_published() {
+    let aspire = |wish: &[(u64, u64)]| Event::Aspire(wish.iter().copied().collect());
+    let check = |case: &str, meanwhile: &[Event], is_published: bool| {
+        let mut world = World::new(Policy::default());
+        world.take(&aspire(&[(1, 0)]));
+        world.take(&Event::Begin(0));
+        for event in meanwhile {
+            world.take(event);
+        }
+        world.take(&Event::End(0, Outcome::Good));
+        assert_eq!(!world.available.is_empty(), is_published, "{case}");
+        world.finish();
+        assert_eq!(world.available.len(), 1, "{case}: loaded anew");
+    };
+    check("nothing", &[], true);
+    check("called off and wanted again", &[aspire(&[]), aspire(&[(1, 0)])], false);
+    check("new content", &[aspire(&[(1, 1)])], false);
+}

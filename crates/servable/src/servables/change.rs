@@ -51,6 +51,8 @@ impl Servables {
         {
             let _changes = self.shared.lock_changes();
             if self.shared.change_book(|book| book.unloaded.remove(&name)) {
+                // What was wrong with the folder before is not what this load waits for.
+                self.shared.source_errors().remove(&name);
                 self.shared.watch();
             }
         }

@@ -68,9 +68,10 @@ impl Messages {
         })
     }
 
-    /// Whether the client has been silent for too long.
+    /// Whether the client has been silent for too long. Where pauses are normal they are so between messages only: what a
+    /// message takes is reserved from its first bytes on.
     fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        if self.pauses {
+        if self.pauses && self.prefixes.is_between() {
             return Poll::Pending;
         }
         let limits = &self.core.config.limits;
@@ -95,6 +96,9 @@ impl Messages {
             Poll::Ready(Some(Ok(frame))) => {
                 self.waiting = None;
                 let checked = frame.data_ref().map_or(Ok(()), |data| self.check(data));
+                if self.pauses && self.prefixes.is_between() {
+                    self.since = None;
+                }
                 Poll::Ready(Some(checked.map(|()| frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -109,18 +113,18 @@ impl Messages {
     /// The next bytes of messages that come compressed.
     fn poll_unpacked(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
-            let sent = match self.unpacker.as_mut().and_then(Unpacker::next) {
-                Some(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                None => ready!(self.poll_sent(cx)),
+            let limit = self.core.config.limits.decompressed_bytes;
+            let unpacked = self.unpacker.as_mut().map_or(Ok(None), |u| u.next(limit, &self.reservation));
+            let sent = match unpacked {
+                Ok(Some(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Ok(None) => ready!(self.poll_sent(cx)),
+                Err(status) => return Poll::Ready(Some(Err(status))),
             };
             let Some(unpacker) = self.unpacker.as_mut() else { return Poll::Ready(sent) };
             match sent {
                 Some(Ok(frame)) => {
                     let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
-                    let limit = self.core.config.limits.decompressed_bytes;
-                    if let Err(status) = unpacker.push(data, limit, &self.reservation) {
-                        return Poll::Ready(Some(Err(status)));
-                    }
+                    unpacker.push(data);
                 }
                 Some(Err(status)) => return Poll::Ready(Some(Err(status))),
                 None => return Poll::Ready(unpacker.rest().map(|bytes| Ok(Frame::data(bytes)))),
@@ -160,6 +164,11 @@ struct Prefixes {
 }
 
 impl Prefixes {
+    /// Whether no part of a message has come since the last one ended.
+    fn is_between(&self) -> bool {
+        self.left == 0 && self.n_prefix == 0
+    }
+
     /// Calls `begin` with the length of each message that begins in `data`.
     fn see<E>(&mut self, mut data: &[u8], mut begin: impl FnMut(usize) -> Result<(), E>) -> Result<(), E> {
         while !data.is_empty() {

@@ -32,9 +32,24 @@ impl Unpacker {
         Some(Unpacker { coding, raw: BytesMut::new(), ready: VecDeque::new() })
     }
 
-    /// Bytes of the uncompressed call, if there are any.
-    pub(crate) fn next(&mut self) -> Option<Bytes> {
-        self.ready.pop_front()
+    /// Bytes of the uncompressed call, if there are any. One message is unpacked at a time: many small ones in one frame
+    /// must not be large all at once.
+    pub(crate) fn next(&mut self, limit: usize, reservation: &Reservation) -> Result<Option<Bytes>, Status> {
+        if self.ready.is_empty()
+            && let Some((flag, message)) = self.take_message()
+        {
+            let plain = match flag {
+                0 => message,
+                _ => self.unpack(&message, limit, reservation)?,
+            };
+            let length = u32::try_from(plain.len())
+                .map_err(|_| Status::resource_exhausted("the message is too large for the protocol"))?;
+            let mut prefix = BytesMut::with_capacity(PREFIX_BYTES);
+            prefix.extend_from_slice(&[0]);
+            prefix.extend_from_slice(&length.to_be_bytes());
+            self.ready.extend([prefix.freeze(), plain]);
+        }
+        Ok(self.ready.pop_front())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -47,26 +62,8 @@ impl Unpacker {
     }
 
     /// Takes bytes as they come; the caller has reserved them.
-    pub(crate) fn push(
-        &mut self,
-        data: &[u8],
-        limit: usize,
-        reservation: &Reservation,
-    ) -> Result<(), Status> {
+    pub(crate) fn push(&mut self, data: &[u8]) {
         self.raw.extend_from_slice(data);
-        while let Some((flag, message)) = self.take_message() {
-            let plain = match flag {
-                0 => message,
-                _ => self.unpack(&message, limit, reservation)?,
-            };
-            let length = u32::try_from(plain.len())
-                .map_err(|_| Status::resource_exhausted("the message is too large for the protocol"))?;
-            let mut prefix = BytesMut::with_capacity(PREFIX_BYTES);
-            prefix.extend_from_slice(&[0]);
-            prefix.extend_from_slice(&length.to_be_bytes());
-            self.ready.extend([prefix.freeze(), plain]);
-        }
-        Ok(())
     }
 
     fn take_message(&mut self) -> Option<(u8, Bytes)> {
@@ -122,13 +119,32 @@ mod tests {
             let reservation = budget.empty();
             let mut got = Vec::new();
             for piece in call.chunks(size) {
-                unpacker.push(piece, 1 << 20, &reservation).unwrap();
-                while let Some(bytes) = unpacker.next() {
+                unpacker.push(piece);
+                while let Some(bytes) = unpacker.next(1 << 20, &reservation).unwrap() {
                     got.extend_from_slice(&bytes);
                 }
             }
             assert_eq!(got, expected, "{size}");
             assert!(unpacker.is_empty());
         }
+    }
+
+    #[test]
+    fn messages_are_unpacked_one_by_one() {
+        let packed = framed(1, &Coding::Gzip.compress(&[7; 10_000]).unwrap());
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-encoding", http::HeaderValue::from_static("gzip"));
+        let mut unpacker = Unpacker::of_call(&mut headers).unwrap();
+        let budget = Budget::new(1 << 20);
+        let reservation = budget.empty();
+        unpacker.push(&packed.repeat(3));
+        let n_raw = unpacker.raw.len();
+        assert_eq!(
+            unpacker.next(1 << 20, &reservation).unwrap().map(|prefix| prefix.len()),
+            Some(PREFIX_BYTES)
+        );
+        assert_eq!(unpacker.raw.len(), n_raw - packed.len());
+        assert_eq!(unpacker.next(1 << 20, &reservation).unwrap().map(|plain| plain.len()), Some(10_000));
+        assert_eq!(unpacker.raw.len(), n_raw - packed.len());
     }
 }
