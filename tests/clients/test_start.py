@@ -8,7 +8,6 @@ import time
 import numpy as np
 import onnxruntime
 import pytest
-import requests
 from onnx import TensorProto
 
 import graphs
@@ -64,6 +63,18 @@ def test_several_paths(serve, tmp_path):
     server = serve(tmp_path / "one", tmp_path / "two")
     check_predictions(server.rest_predict("one", {"instances": [2.0]}), [3.0])
     check_predictions(server.rest_predict("two", {"instances": [2.0]}), [6.0])
+
+
+def test_strict_compatibility_starts_from_a_path(serve, models):
+    server = serve(models / "half_plus_two", "--strict_compatibility")
+    check_predictions(server.post("/v1/models/half_plus_two:predict", {"instances": [2.0]}), [3.0])
+    assert server.get("/v1/models").status_code == 400
+
+
+def test_a_server_without_model_control_refuses_to_change_models(serve, models):
+    server = serve(models / "half_plus_two", "--model_control=false")
+    assert server.request("POST", "/v2/repository/models/half_plus_two/unload").status_code == 403
+    check_predictions(server.post("/v1/models/half_plus_two:predict", {"instances": [2.0]}), [3.0])
 
 
 def test_a_constant_beyond_the_engines_range_is_refused_by_name(serve, tmp_path):
@@ -122,25 +133,6 @@ def test_the_binary_and_the_idle_process_are_small(serve, tmp_path):
     server = serve(tmp_path / "m")
     check_predictions(server.rest_predict("m", {"instances": [2.0]}), [3.0])
     assert server.memory() < 30 * MEGABYTE
-
-
-def test_the_first_answer_comes_within_a_tenth_of_a_second(serve, tmp_path):
-    graphs.save(graphs.affine(), tmp_path / "m")
-
-    def start():
-        begin = time.monotonic()
-        server = serve(tmp_path / "m", wait=None)
-        while True:
-            try:
-                answer = server.rest_predict("m", {"instances": [2.0]})
-                if answer.status_code == 200:
-                    return time.monotonic() - begin
-            except requests.ConnectionError:
-                pass
-            assert time.monotonic() - begin < 10, server.log()
-
-    # The best of five: other work on the machine only ever adds to it.
-    assert min(start() for _ in range(5)) < 0.1
 
 
 def test_empty_batches_pass(shared):

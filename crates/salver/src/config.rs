@@ -144,7 +144,8 @@ pub(crate) fn model_config(name: &str, path: &Path) -> ModelConfig {
     ModelConfig {
         name: name.to_owned(),
         base_path: path.display().to_string(),
-        platform: String::new(),
+        // A model that is named by its path says nothing of its platform; what it is will be told by its content.
+        platform: "onnx".to_owned(),
         policy: VersionPolicy::Latest(1),
         labels: std::collections::BTreeMap::new(),
     }

@@ -30,7 +30,7 @@ macro_rules! switches {
                 $(#[$meta])*
                 #[arg(
                     long = stringify!($name), default_value_t = $default, num_args = 0..=1, require_equals = true,
-                    default_missing_value = "true", value_name = "BOOL", hide_default_value = true
+                    default_missing_value = "true", value_name = "BOOL",
                 )]
                 pub(crate) $name: bool,
             )*
@@ -142,7 +142,7 @@ pub(crate) struct ServeArgs {
     /// Folder with the model's numeric version folders; as PATH.
     #[arg(long = "model_base_path", default_value = "", hide_default_value = true, help_heading = "Models")]
     pub(crate) model_base_path: String,
-    /// Text proto that lists the models to serve; takes the place of PATH and the two flags above.
+    /// Text proto that lists the models to serve; not together with PATH, and instead of the two flags above.
     #[arg(
         long = "model_config_file",
         default_value = "",

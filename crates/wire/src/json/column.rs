@@ -237,8 +237,9 @@ impl<E: Scalar> Nest<'_, E> {
     fn leaf(&mut self, text: &Text<'_>, level: usize) -> Result<(), Fault> {
         match self.rank {
             Some(rank) if rank != level => Err(Error::invalid(format!(
-                "JSON Value: {} found at incorrect level: {level} in the JSON DOM. Expected at level: {rank}",
-                text.show()
+                "JSON Value: {} found at incorrect level: {} in the JSON DOM. Expected at level: {rank}",
+                text.show(),
+                level.saturating_add(1)
             ))
             .into()),
             _ => {

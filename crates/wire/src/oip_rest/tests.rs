@@ -218,10 +218,8 @@ fn inputs_are_bound_by_name() {
     check_error(bind(&[input("a", "FP32")]), "Missing but required: {b}");
     check_error(bind(&[input("a", "FP32"), input("c", "FP32")]), "c is not in the signature");
     check_error(bind(&[input("a", "FP32"), input("a", "FP32")]), "input 'a' is given twice");
-    check_error(
-        bind(&[input("a", "FP32"), input("b", "FP32")]),
-        "Expects arg[1] to be int64 but float is provided",
-    );
+    // Element types are the target's to check.
+    assert!(bind(&[input("a", "FP32"), input("b", "FP32")]).is_ok());
 }
 
 fn encode(request: &Infer, outputs: &[usize], tensors: &[Tensor]) -> Result<Response, Error> {
