@@ -224,7 +224,7 @@ impl Future for Handling {
         }
         let running = self.running.take();
         let busy = match self.course {
-            Course::Unary => Busy::Sending { _guard: self.activity.sending() },
+            Course::Unary => Busy::Sending { guard: self.activity.sending() },
             Course::Inference => Busy::Running { _guard: running },
             Course::Background => Busy::Streaming { _guard: self.activity.streaming() },
         };

@@ -222,7 +222,7 @@ fn finish(
         response.headers_mut().insert(CONTENT_LENGTH, length);
         *response.body_mut() = Bytes::new();
     }
-    let busy = Busy::Sending { _guard: activity.sending() };
+    let busy = Busy::Sending { guard: activity.sending() };
     response.map(|body| Answer::new(Full::new(body), busy))
 }
 

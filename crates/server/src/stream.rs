@@ -119,6 +119,13 @@ impl Drop for Running {
 #[derive(Debug)]
 pub(crate) struct Sending(Arc<Activity>);
 
+impl Sending {
+    /// A guard beside this one, for a part of the answer that outlives it.
+    pub(crate) fn another(&self) -> Sending {
+        self.0.sending()
+    }
+}
+
 impl Drop for Sending {
     fn drop(&mut self) {
         self.0.sending.fetch_sub(1, Relaxed);
