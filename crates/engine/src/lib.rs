@@ -16,10 +16,8 @@ use salver_tensor::{Signature, Tensor};
 
 pub use error::{Error, ErrorKind};
 pub use registry::Registry;
+pub use salver_tensor::DEFAULT_SIGNATURE;
 pub use source::{Format, ModelSource};
-
-/// The signature that a request means when it names none.
-pub const DEFAULT_SIGNATURE: &str = "serving_default";
 
 /// Something that can load models of some formats.
 pub trait Engine: Debug + Send + Sync + 'static {

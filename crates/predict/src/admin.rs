@@ -21,6 +21,19 @@ pub enum State {
     End,
 }
 
+impl State {
+    /// The name that TensorFlow Serving gives it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Start => "START",
+            State::Loading => "LOADING",
+            State::Available => "AVAILABLE",
+            State::Unloading => "UNLOADING",
+            State::End => "END",
+        }
+    }
+}
+
 /// The state of one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionStatus {

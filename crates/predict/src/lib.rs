@@ -24,10 +24,8 @@ use salver_tensor::{Signature, Tensor};
 pub use admin::{ModelConfig, ModelStatus, Models, State, VersionPolicy, VersionStatus};
 pub use bind::{bind_inputs, check_input_names, check_inputs, dtype_name, select_outputs};
 pub use error::{Blame, Code, Error};
+pub use salver_tensor::DEFAULT_SIGNATURE;
 pub use spec::{ModelId, ModelName, ModelSpec, Version, VersionChoice};
-
-/// The signature that a request means when it names none.
-pub const DEFAULT_SIGNATURE: &str = "serving_default";
 
 /// A future that can be sent to another thread.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -9,7 +9,6 @@ use salver_servable::Servables;
 use salver_server::Addresses;
 
 use crate::example;
-use crate::metrics::state_name;
 
 /// Tells a waiting thread that some version's state has changed.
 #[derive(Debug, Default)]
@@ -107,7 +106,7 @@ fn describe(model: &ModelStatus) -> String {
         .iter()
         .map(|version| match &version.error {
             Some((_, error)) => format!("version {} failed: {error}", version.version),
-            None => format!("version {} {}", version.version, state_name(version.state)),
+            None => format!("version {} {}", version.version, version.state.name()),
         })
         .collect();
     parts.extend(model.source_error.clone());

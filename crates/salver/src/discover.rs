@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use salver_engine::{ErrorKind, ModelSource};
+use salver_lifecycle::Version;
 
 /// One model found at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,11 +132,9 @@ fn children(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(children)
 }
 
-/// The number of a version folder, by TensorFlow Serving's rule: decimal digits, leading zeros allowed.
+/// The number of a version folder.
 pub(crate) fn version_number(path: &Path) -> Option<u64> {
-    let name = path.file_name()?.to_str()?;
-    let digits = name.bytes().all(|byte| byte.is_ascii_digit());
-    name.parse::<u64>().ok().filter(|number| digits && i64::try_from(*number).is_ok())
+    salver_store::version_number(path.file_name()?.to_str()?).map(Version::get)
 }
 
 fn stem(path: &Path) -> String {

@@ -3,7 +3,6 @@
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
-use salver_predict::State;
 use salver_servable::{Servables, VersionSnapshot};
 
 const VERSION_LABELS: [&str; 2] = ["model_name", "version"];
@@ -94,7 +93,7 @@ impl Families {
         let version = snapshot.id.version.to_string();
         let labels = [snapshot.id.name.as_str(), version.as_str()];
         let with = |last| [labels[0], labels[1], last];
-        self.state.with_label_values(&with(state_name(snapshot.state))).set(1);
+        self.state.with_label_values(&with(snapshot.state.name())).set(1);
         let Some(servable) = &snapshot.servable else { return };
         let lanes = &servable.lanes;
         self.bytes.with_label_values(&labels).set(gauge(servable.info.n_bytes));
@@ -127,17 +126,6 @@ impl Families {
 
 fn gauge(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// The name that TensorFlow Serving gives a state.
-pub(crate) fn state_name(state: State) -> &'static str {
-    match state {
-        State::Start => "START",
-        State::Loading => "LOADING",
-        State::Available => "AVAILABLE",
-        State::Unloading => "UNLOADING",
-        State::End => "END",
-    }
 }
 
 impl Collector for ModelMetrics {

@@ -96,8 +96,8 @@ fn children(base_path: &Path, mut names: Vec<OsString>) -> (Vec<Child>, Vec<Stri
     (found.into_iter().rev().map(child).collect(), warnings)
 }
 
-/// The version that a child's name stands for: decimal digits that fit an `i64`.
-fn version_number(name: &str) -> Option<Version> {
+/// The version that a child's name stands for: decimal digits, with any number of leading zeros, that fit an `i64`.
+pub fn version_number(name: &str) -> Option<Version> {
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }

@@ -20,7 +20,7 @@ mod watched;
 
 pub use content::Content;
 pub use decide::{Child, Decision, Seen, decide};
-pub use folder::{Limits, local_path};
+pub use folder::{Limits, local_path, version_number};
 pub use policy::{VersionPolicy, select};
 pub use poller::{OnAspired, OnStatus, PollMode, Poller};
 pub use status::{SourceError, SourceErrorKind, SourceStatus};

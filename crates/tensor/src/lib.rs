@@ -23,5 +23,5 @@ mod tensor;
 pub use dtype::DType;
 pub use element::Element;
 pub use shape::{MAX_RANK, Shape, ShapeError};
-pub use signature::{Dims, Signature, TensorSpec};
+pub use signature::{DEFAULT_SIGNATURE, Dims, Signature, TensorSpec};
 pub use tensor::{Tensor, TensorError};

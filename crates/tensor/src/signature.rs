@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use crate::{DType, Shape, Tensor};
 
+/// The name of the signature that is meant where none is named.
+pub const DEFAULT_SIGNATURE: &str = "serving_default";
+
 /// The dimensions that a tensor may have: each fixed or open, or even their number unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dims(Option<Vec<Option<usize>>>);

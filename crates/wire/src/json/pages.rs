@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use salver_predict::{Code, ModelId, ModelStatus, State, VersionStatus};
+use salver_predict::{Code, ModelId, ModelStatus, VersionStatus};
 use salver_tensor::{DType, Signature, TensorSpec};
 use serde::Serialize;
 
@@ -46,13 +46,7 @@ fn version_page(version: &VersionStatus) -> VersionPage {
     let (code, message) = version.error.clone().unwrap_or((Code::Ok, String::new()));
     VersionPage {
         version: version.version.to_string(),
-        state: match version.state {
-            State::Start => "START",
-            State::Loading => "LOADING",
-            State::Available => "AVAILABLE",
-            State::Unloading => "UNLOADING",
-            State::End => "END",
-        },
+        state: version.state.name(),
         status: ErrorPage { error_code: status::name(code), error_message: message },
     }
 }
@@ -195,7 +189,7 @@ fn type_name(dtype: DType) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use salver_predict::{ModelName, Version};
+    use salver_predict::{ModelName, State, Version};
     use salver_tensor::Dims;
     use serde_json::{Value, json};
 
