@@ -13,10 +13,10 @@ use salver_engine::{Error, ErrorKind};
 use crate::bound::Bound;
 use crate::element::{Elem, elem, file_size, memory_size, shown};
 use crate::file::{Files, n_elements};
-use crate::generated::onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::normalise::{Context, normalise};
-use crate::proto::MAX_NESTING;
+use crate::proto::{MAX_NESTING, NodeExt};
 use crate::signature::{dims_of, elem_of};
+use salver_graph::onnx::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 pub(crate) use guard::Guard;
 use ranges::Outcome;

@@ -2,7 +2,7 @@
 
 use salver_tensor::DType;
 
-pub(crate) use crate::generated::onnx::tensor_proto::DataType as Elem;
+pub(crate) use salver_graph::onnx::proto::tensor_proto::DataType as Elem;
 
 /// The element type behind ONNX's number; `Undefined` for a number that is none.
 pub(crate) fn elem(number: i32) -> Elem {

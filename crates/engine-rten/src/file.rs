@@ -7,11 +7,12 @@ use std::path::{Component, Path, PathBuf};
 use bytes::Bytes;
 use prost::Message;
 use salver_engine::{Error, ErrorKind};
+use salver_graph::onnx;
 
 use crate::element::{elem, file_size};
-use crate::generated::onnx::tensor_proto::DataLocation;
-use crate::generated::onnx::{GraphProto, ModelProto, StringStringEntryProto, TensorProto};
 use crate::proto::subgraphs_mut;
+use salver_graph::onnx::proto::tensor_proto::DataLocation;
+use salver_graph::onnx::proto::{GraphProto, ModelProto, StringStringEntryProto, TensorProto};
 
 /// The largest file that is read; a bound against devices and sparse files, not a memory budget.
 const MAX_FILE_BYTES: u64 = 1 << 36;
@@ -81,6 +82,17 @@ impl Files {
             })
         })?;
         Ok(files)
+    }
+
+    /// Moves a model's large weights into one piece of memory, and refers to them as [`Files::resolve`] does.
+    pub(crate) fn in_memory(model: &mut ModelProto) -> Files {
+        let data = onnx::externalise(model, &file_name(0));
+        if data.n_bytes() == 0 {
+            return Files::default();
+        }
+        let mut bytes = Vec::with_capacity(data.n_bytes());
+        data.pieces().for_each(|piece| bytes.extend_from_slice(piece));
+        Files { files: vec![(PathBuf::new(), bytes)] }
     }
 
     fn resolve_tensor(&mut self, tensor: &mut TensorProto, model: Option<&Path>) -> Result<(), Error> {

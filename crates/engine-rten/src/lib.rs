@@ -16,6 +16,7 @@
 //! | leaves an axis too many in `MatMul` by a vector | rewritten |
 //! | limits boxes per batch in `NonMaxSuppression`, pads `ConvInteger` with 0 | refused at load |
 //! | runs cubic `Resize` as linear | refused at load |
+//! | does not look at the lengths of sequences in `GRU` and `LSTM` | refused at load |
 //! | takes `auto_pad=SAME_LOWER` as `SAME_UPPER` | refused where the two differ |
 //! | fails at run time when `Conv` and pooling leave attributes out | attributes are filled in with their defaults |
 //! | lacks operators | all that are missing are listed in one message at load |
@@ -36,11 +37,7 @@ mod operators;
 mod pool;
 mod proto;
 mod signature;
-
-#[expect(unreachable_pub, clippy::enum_variant_names, reason = "generated")]
-mod generated {
-    pub(crate) mod onnx;
-}
+mod support;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -48,6 +45,7 @@ use std::sync::Arc;
 use salver_engine::{Engine, Error, Format, LoadOptions, Model, ModelSource};
 
 pub use model::RtenModel;
+pub use support::{supports, supports_in};
 
 /// The engine. Holds nothing: models own their weights, and thread pools belong to the process.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,7 +60,7 @@ impl RtenEngine {
 
 impl Engine for RtenEngine {
     fn name(&self) -> &'static str {
-        "rten"
+        "embedded"
     }
 
     fn supports(&self, format: Format) -> bool {
@@ -89,4 +87,14 @@ impl Engine for RtenEngine {
 /// As [`Engine::load`].
 pub fn load_bytes(bytes: impl Into<bytes::Bytes>) -> Result<Arc<dyn Model>, Error> {
     Ok(Arc::new(RtenModel::from_bytes(bytes.into())?))
+}
+
+/// Loads a graph, as [`Engine::load`] does a file. Inputs have the names of their values, outputs those that the graph
+/// has for them; there is one signature, and its inputs and outputs are sorted by name. The options ask nothing of this
+/// engine: its threads are those of whoever enters it.
+///
+/// # Errors
+/// As [`Engine::load`].
+pub fn load_graph(graph: &salver_graph::Graph, _options: &LoadOptions) -> Result<Arc<dyn Model>, Error> {
+    Ok(Arc::new(RtenModel::from_graph(graph)?))
 }

@@ -11,13 +11,14 @@ use bytes::Bytes;
 use prost::Message;
 use rten::{LoadError, LoadErrorKind, ModelOptions, NodeId, RunError, RunErrorKind, RunOptions, Value};
 use salver_engine::{Error, ErrorKind, Model, Session};
+use salver_graph::onnx;
 use salver_tensor::{Signature, Tensor};
 
 use crate::check::{self, Guard};
 use crate::file::{self, Files};
-use crate::generated::onnx::ModelProto;
 use crate::signature::Ports;
 use crate::{convert, operators, pool};
+use salver_graph::onnx::proto::ModelProto;
 
 /// The oldest and the newest version of ONNX's operators that this engine knows the meaning of.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
@@ -37,6 +38,7 @@ struct Shared {
     outputs: Vec<NodeId>,
     guards: Vec<(NodeId, Guard)>,
     n_bytes: u64,
+    has_loops: bool,
 }
 
 impl fmt::Debug for RtenModel {
@@ -60,6 +62,14 @@ impl RtenModel {
         prepare(proto, Some(path)).map_err(in_file)
     }
 
+    /// Takes a graph over. Its large weights are copied once, into one piece of memory that rten computes from.
+    pub(crate) fn from_graph(graph: &salver_graph::Graph) -> Result<RtenModel, Error> {
+        let mut proto = onnx::model(graph, &onnx::Labels::default()).map_err(|error| graph_error(&error))?;
+        let files = Files::in_memory(&mut proto);
+        operators::check(proto.graph.as_ref().ok_or_else(|| invalid("the file holds no graph"))?)?;
+        hand_over(proto, salver_graph::OPSET, files)
+    }
+
     /// Loads an ONNX file that refers to no other files.
     pub(crate) fn from_bytes(bytes: Bytes) -> Result<RtenModel, Error> {
         prepare(file::decode(bytes)?, None)
@@ -68,6 +78,17 @@ impl RtenModel {
 
 fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidModel, message)
+}
+
+fn graph_error(error: &salver_graph::Error) -> Error {
+    let kind = match error.kind() {
+        salver_graph::ErrorKind::Unsupported => ErrorKind::Unsupported,
+        salver_graph::ErrorKind::TooLarge => ErrorKind::ResourceExhausted,
+        _ => ErrorKind::InvalidModel,
+    };
+    let place = error.place().map(str::to_owned);
+    let error = Error::new(kind, error.message());
+    if let Some(place) = place { error.at(place) } else { error }
 }
 
 /// The version of ONNX's own operators.
@@ -92,8 +113,14 @@ fn prepare(mut proto: ModelProto, path: Option<&Path>) -> Result<RtenModel, Erro
     let opset = opset(&proto)?;
     let graph = proto.graph.as_mut().ok_or_else(|| invalid("the file holds no graph"))?;
     operators::check(graph)?;
-    let ports = Ports::of(graph)?;
     let files = Files::resolve(graph, path)?;
+    hand_over(proto, opset, files)
+}
+
+fn hand_over(mut proto: ModelProto, opset: i64, files: Files) -> Result<RtenModel, Error> {
+    let graph = proto.graph.as_mut().ok_or_else(|| invalid("the file holds no graph"))?;
+    let ports = Ports::of(graph)?;
+    let has_loops = operators::has_loops(graph);
     let checked = check::check(graph, opset, &files)?;
     graph.doc_string = None;
     (proto.training_info, proto.functions, proto.metadata_props) = Default::default();
@@ -106,11 +133,16 @@ fn prepare(mut proto: ModelProto, path: Option<&Path>) -> Result<RtenModel, Erro
     let model = caught(|| options.load(bytes))
         .map_err(|panic| load_panic(&panic))?
         .map_err(|error| load_error(&error))?;
-    RtenModel::new(model, &ports, checked)
+    RtenModel::new(model, &ports, checked, has_loops)
 }
 
 impl RtenModel {
-    fn new(model: rten::Model, ports: &Ports, checked: check::Checked) -> Result<RtenModel, Error> {
+    fn new(
+        model: rten::Model,
+        ports: &Ports,
+        checked: check::Checked,
+        has_loops: bool,
+    ) -> Result<RtenModel, Error> {
         let lost = || Error::new(ErrorKind::Internal, "the engine lost an input or output of the model");
         let signature = Arc::new(ports.signature());
         let (input_ids, output_ids) = (model.input_ids(), model.output_ids());
@@ -125,8 +157,8 @@ impl RtenModel {
         let outputs = signature.outputs().iter().map(|spec| id_of(&ports.outputs, output_ids, &spec.name));
         let (inputs, outputs) = (inputs.collect::<Result<_, _>>()?, outputs.collect::<Result<_, _>>()?);
         let guards = output_ids[ports.outputs.len()..].iter().copied().zip(checked.guards).collect();
-        let shared =
-            Shared { signature: signature.clone(), inputs, outputs, guards, n_bytes: checked.n_bytes, model };
+        let (n_bytes, signature_of) = (checked.n_bytes, signature.clone());
+        let shared = Shared { signature: signature_of, inputs, outputs, guards, n_bytes, has_loops, model };
         Ok(RtenModel { signatures: [signature], shared: Arc::new(shared) })
     }
 }
@@ -188,6 +220,10 @@ impl Model for RtenModel {
 
     fn is_entered(&self) -> bool {
         pool::is_entered()
+    }
+
+    fn has_loops(&self) -> bool {
+        self.shared.has_loops
     }
 
     fn n_bytes(&self) -> u64 {

@@ -6,7 +6,8 @@ use salver_engine::{Error, ErrorKind};
 use crate::bound::Bound;
 use crate::check::Fact;
 use crate::element::Elem;
-use crate::generated::onnx::{NodeProto, TensorProto};
+use crate::proto::NodeExt;
+use salver_graph::onnx::proto::{NodeProto, TensorProto};
 
 /// What a rewrite may look at.
 pub(crate) struct Context<'a> {
@@ -42,6 +43,9 @@ pub(crate) fn normalise(mut node: NodeProto, context: &mut Context<'_>) -> Resul
         "MaxPool" | "AveragePool" => pooling(&mut node)?,
         "GRU" if node.attr_int("linear_before_reset").unwrap_or(0) == 0 => {
             return Err(unsupported("linear_before_reset=0 is not a GRU that the embedded engine has"));
+        }
+        "GRU" | "LSTM" if node.input.get(4).is_some_and(|name| !name.is_empty()) => {
+            return Err(unsupported("lengths of sequences are not ones the embedded engine looks at"));
         }
         "GRU" | "LSTM" => recurrent(&mut node, context),
         "MatMul" if context.rank(1) == Some(1) => return Ok(times_vector(node, context)),

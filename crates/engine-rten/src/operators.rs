@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use salver_engine::{Error, ErrorKind};
 
-use crate::generated::onnx::{GraphProto, NodeProto};
-use crate::proto::subgraphs;
+use crate::proto::{NodeExt, subgraphs};
+use salver_graph::onnx::proto::{GraphProto, NodeProto};
 
 /// Of ONNX's own domain, sorted. `Constant` is not an operator to rten, but it is read. rten's `NonMaxSuppression` is
 /// left out: it limits boxes per batch where ONNX limits them per class.
@@ -180,9 +180,14 @@ const MICROSOFT: &[&str] = &[
 /// Missing operators that are listed by name.
 const MAX_LISTED: usize = 50;
 
+/// Whether it is an operator of ONNX's own domain that rten has.
+pub(crate) fn is_known(op: &str) -> bool {
+    ONNX.binary_search(&op).is_ok()
+}
+
 fn is_supported(node: &NodeProto) -> bool {
     match node.domain() {
-        "" | "ai.onnx" => ONNX.binary_search(&node.op()).is_ok(),
+        "" | "ai.onnx" => is_known(node.op()),
         "com.microsoft" => MICROSOFT.binary_search(&node.op()).is_ok(),
         _ => false,
     }
@@ -204,6 +209,11 @@ pub(crate) fn check(graph: &GraphProto) -> Result<(), Error> {
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let message = format!("operators that the embedded engine lacks: {}{more}", listed.join(", "));
     Err(Error::new(ErrorKind::Unsupported, message))
+}
+
+/// Whether there is a loop in it, at any depth.
+pub(crate) fn has_loops(graph: &GraphProto) -> bool {
+    graph.node.iter().any(|node| node.op() == "Loop" || subgraphs(node).any(has_loops))
 }
 
 fn collect(graph: &GraphProto, missing: &mut BTreeMap<String, (usize, String)>) {

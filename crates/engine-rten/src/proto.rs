@@ -1,57 +1,91 @@
 //! Reading and writing attributes of ONNX nodes.
 
-use crate::generated::onnx::attribute_proto::AttributeType;
-use crate::generated::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use salver_graph::onnx::proto::attribute_proto::AttributeType;
+use salver_graph::onnx::proto::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
 /// Deepest nesting of graphs in `If` and `Loop`.
 pub(crate) const MAX_NESTING: usize = 16;
 
-impl NodeProto {
-    pub(crate) fn op(&self) -> &str {
+/// What a node says about itself, and ways to change it.
+pub(crate) trait NodeExt {
+    fn op(&self) -> &str;
+
+    /// The operator as a person knows it: with its domain unless that is ONNX's own.
+    fn full_op(&self) -> String;
+
+    fn is_onnx(&self) -> bool;
+
+    /// Where an error is: the node's name, or its first output when it has none.
+    fn place(&self) -> String;
+
+    fn attr(&self, name: &str) -> Option<&AttributeProto>;
+
+    fn attr_int(&self, name: &str) -> Option<i64>;
+
+    /// A list attribute; `None` also when it is empty.
+    fn attr_ints(&self, name: &str) -> Option<&[i64]>;
+
+    fn attr_str(&self, name: &str) -> Option<&str>;
+
+    fn remove(&mut self, name: &str);
+
+    fn set_ints(&mut self, name: &str, ints: Vec<i64>);
+
+    fn set_int(&mut self, name: &str, value: i64);
+
+    fn set_str(&mut self, name: &str, value: &str);
+
+    fn set_tensor(&mut self, name: &str, tensor: TensorProto);
+
+    /// A node of ONNX's own domain, named after its output.
+    fn new(op: &str, inputs: &[&str], output: &str) -> Self
+    where
+        Self: Sized;
+}
+
+impl NodeExt for NodeProto {
+    fn op(&self) -> &str {
         self.op_type.as_deref().unwrap_or_default()
     }
 
-    /// The operator as a person knows it: with its domain unless that is ONNX's own.
-    pub(crate) fn full_op(&self) -> String {
+    fn full_op(&self) -> String {
         match self.domain() {
             "" | "ai.onnx" => self.op().to_owned(),
             domain => format!("{domain}.{}", self.op()),
         }
     }
 
-    pub(crate) fn is_onnx(&self) -> bool {
+    fn is_onnx(&self) -> bool {
         matches!(self.domain(), "" | "ai.onnx")
     }
 
-    /// Where an error is: the node's name, or its first output when it has none.
-    pub(crate) fn place(&self) -> String {
+    fn place(&self) -> String {
         let name = self.name.as_deref().filter(|name| !name.is_empty());
         let name = name.or_else(|| self.output.first().map(String::as_str)).unwrap_or_default();
         format!("node '{name}' ({})", self.full_op())
     }
 
-    pub(crate) fn attr(&self, name: &str) -> Option<&AttributeProto> {
+    fn attr(&self, name: &str) -> Option<&AttributeProto> {
         self.attribute.iter().find(|attr| attr.name.as_deref() == Some(name))
     }
 
-    pub(crate) fn attr_int(&self, name: &str) -> Option<i64> {
+    fn attr_int(&self, name: &str) -> Option<i64> {
         self.attr(name).map(|attr| attr.i.unwrap_or_default())
     }
 
-    /// A list attribute; `None` also when it is empty.
-    pub(crate) fn attr_ints(&self, name: &str) -> Option<&[i64]> {
+    fn attr_ints(&self, name: &str) -> Option<&[i64]> {
         self.attr(name).map(|attr| attr.ints.as_slice()).filter(|ints| !ints.is_empty())
     }
 
-    pub(crate) fn attr_str(&self, name: &str) -> Option<&str> {
+    fn attr_str(&self, name: &str) -> Option<&str> {
         self.attr(name).and_then(|attr| std::str::from_utf8(attr.s.as_deref()?).ok())
     }
 
-    pub(crate) fn remove(&mut self, name: &str) {
+    fn remove(&mut self, name: &str) {
         self.attribute.retain(|attr| attr.name.as_deref() != Some(name));
     }
 
-    pub(crate) fn set_ints(&mut self, name: &str, ints: Vec<i64>) {
+    fn set_ints(&mut self, name: &str, ints: Vec<i64>) {
         self.remove(name);
         self.attribute.push(AttributeProto {
             name: Some(name.into()),
@@ -61,7 +95,7 @@ impl NodeProto {
         });
     }
 
-    pub(crate) fn set_int(&mut self, name: &str, value: i64) {
+    fn set_int(&mut self, name: &str, value: i64) {
         self.remove(name);
         self.attribute.push(AttributeProto {
             name: Some(name.into()),
@@ -71,7 +105,7 @@ impl NodeProto {
         });
     }
 
-    pub(crate) fn set_str(&mut self, name: &str, value: &str) {
+    fn set_str(&mut self, name: &str, value: &str) {
         self.remove(name);
         self.attribute.push(AttributeProto {
             name: Some(name.into()),
@@ -81,7 +115,7 @@ impl NodeProto {
         });
     }
 
-    pub(crate) fn set_tensor(&mut self, name: &str, tensor: TensorProto) {
+    fn set_tensor(&mut self, name: &str, tensor: TensorProto) {
         self.remove(name);
         self.attribute.push(AttributeProto {
             name: Some(name.into()),
@@ -91,8 +125,7 @@ impl NodeProto {
         });
     }
 
-    /// A node of ONNX's own domain, named after its output.
-    pub(crate) fn new(op: &str, inputs: &[&str], output: &str) -> NodeProto {
+    fn new(op: &str, inputs: &[&str], output: &str) -> NodeProto {
         NodeProto {
             op_type: Some(op.into()),
             name: Some(output.into()),

@@ -6,9 +6,9 @@ use salver_engine::{DEFAULT_SIGNATURE, Error, ErrorKind};
 use salver_tensor::{Dims, MAX_RANK, Signature, TensorSpec};
 
 use crate::element::{Elem, dtype, elem, shown};
-use crate::generated::onnx::tensor_shape_proto::dimension::Value as Dim;
-use crate::generated::onnx::type_proto::Value as Type;
-use crate::generated::onnx::{GraphProto, ValueInfoProto};
+use salver_graph::onnx::proto::tensor_shape_proto::dimension::Value as Dim;
+use salver_graph::onnx::proto::type_proto::Value as Type;
+use salver_graph::onnx::proto::{GraphProto, ValueInfoProto};
 
 /// Inputs and outputs in the graph's own order; initializers are not inputs.
 pub(crate) struct Ports {

@@ -1,39 +1,15 @@
 //! The suite that every engine passes.
 
+#[path = "conformance/differences.rs"]
+mod differences;
+
+use differences::DIFFERENCES;
 use salver_engine_rten::RtenEngine;
 use salver_testkit::conformance::{Capabilities, Verdict, judge, run};
 
 #[test]
 fn the_embedded_engine_conforms() {
-    let capabilities = Capabilities {
-        refused_at_load: &[
-            "double",
-            "double_inside",
-            "hash",
-            "identity_float64",
-            "identity_uint16",
-            "identity_uint32",
-            "loop_int64",
-            "missing_operators",
-            "resize_cubic",
-            "same_lower",
-            "strings",
-            "transpose_same",
-            "wide_fill",
-            "wide_max",
-        ],
-        refused_in_runs: &[
-            "wide_add",
-            "wide_cast",
-            "wide_input",
-            "wide_mul",
-            "wide_neg",
-            "wide_pow",
-            "wide_sub",
-            "wide_sum",
-        ],
-    };
-    run(&RtenEngine::new(), &capabilities);
+    run(&RtenEngine::new(), &Capabilities { differences: DIFFERENCES });
 }
 
 /// Answers that differ from ONNX's, and why they may.

@@ -18,6 +18,8 @@ pub enum ErrorKind {
     InvalidInput,
     /// A bound on memory or size.
     ResourceExhausted,
+    /// The engine is away: its process ended and is started again. What was asked may be what ended it.
+    Unavailable,
     /// The engine failed in a way that is neither the model's nor the caller's fault.
     Internal,
 }
@@ -48,6 +50,11 @@ impl Error {
         self.kind
     }
 
+    /// What happened, without the place.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The file, node or tensor that the error is about.
     pub fn location(&self) -> Option<&str> {
         self.location.as_deref()
@@ -55,7 +62,7 @@ impl Error {
 
     /// Whether trying the same again may succeed.
     pub fn may_pass(&self) -> bool {
-        matches!(self.kind, ErrorKind::Io | ErrorKind::ResourceExhausted)
+        matches!(self.kind, ErrorKind::Io | ErrorKind::ResourceExhausted | ErrorKind::Unavailable)
     }
 }
 

@@ -5,6 +5,8 @@
 //! threads.
 
 mod error;
+mod library;
+mod options;
 mod registry;
 mod source;
 
@@ -15,7 +17,9 @@ use std::sync::Arc;
 use salver_tensor::{Signature, Tensor};
 
 pub use error::{Error, ErrorKind};
-pub use registry::Registry;
+pub use library::Library;
+pub use options::{LoadOptions, Precision};
+pub use registry::{Choice, Loaded, Registry};
 pub use salver_tensor::DEFAULT_SIGNATURE;
 pub use source::{Format, ModelSource};
 
@@ -26,6 +30,27 @@ pub trait Engine: Debug + Send + Sync + 'static {
 
     /// Whether this engine loads models of this format at all.
     fn supports(&self, format: Format) -> bool;
+
+    /// Whether this engine loads models of this format in this way. The default is an engine that computes as models were
+    /// exported.
+    fn takes(&self, format: Format, options: &LoadOptions) -> bool {
+        self.supports(format) && options.precision == Precision::F32
+    }
+
+    /// Whether what the engine needs on this machine is there, as far as looking at files tells. Loading may still fail.
+    /// Cheap. The default is an engine that needs nothing.
+    fn is_present(&self) -> bool {
+        true
+    }
+
+    /// Opens what the engine needs on this machine; loading a model does so by itself. Blocks for as long as that takes.
+    /// The default is an engine that needs nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when it is not there or cannot be opened; the message is one line that says what to do.
+    fn open(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Loads a model. Blocks for as long as reading and preparing takes; call it on a thread made for that.
     ///
@@ -45,15 +70,15 @@ pub trait Engine: Debug + Send + Sync + 'static {
     }
 }
 
-/// How a model is to be loaded.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct LoadOptions {}
-
 /// A loaded model: weights, shared by all its sessions.
 pub trait Model: Debug + Send + Sync + 'static {
     /// The signatures, in an order that stays the same for the life of the model.
     fn signatures(&self) -> &[Arc<Signature>];
+
+    /// Signatures that the model has and that cannot be run here, with the reason. The others are not harmed.
+    fn refused(&self) -> &[(Arc<str>, Error)] {
+        &[]
+    }
 
     /// Makes a session for one thread.
     ///
@@ -68,8 +93,20 @@ pub trait Model: Debug + Send + Sync + 'static {
     /// [`Session::run`] costs no hand-over here.
     fn is_entered(&self) -> bool;
 
+    /// Whether how long a run takes may follow from what is in the inputs and not from their dimensions alone, as where a loop
+    /// counts to a number that it is given. Nobody can foresee such a run, so it is never made where it would hold others
+    /// up. The default is a model without loops.
+    fn has_loops(&self) -> bool {
+        false
+    }
+
     /// Bytes that the weights take in memory, about.
     fn n_bytes(&self) -> u64;
+
+    /// Ends runs that are under way if the engine can: they and later ones fail with [`ErrorKind::Unavailable`]. Called
+    /// when a model is unloaded and its runs did not end in time. Does not block on those runs. The default is an engine
+    /// that cannot.
+    fn abandon(&self) {}
 }
 
 /// What one thread needs to run a model.

@@ -61,8 +61,11 @@ impl ModelSource {
         let meta = std::fs::metadata(path).map_err(|error| io_error(path, &error))?;
         if !meta.is_dir() {
             return recognise_file(path)?.ok_or_else(|| {
-                Error::new(ErrorKind::NotFound, "not a model file of a known format (expected .onnx)")
-                    .at(path.display().to_string())
+                Error::new(
+                    ErrorKind::NotFound,
+                    "not a model file of a known format (expected .onnx, .h5, .keras, .pb or .pbtxt)",
+                )
+                .at(path.display().to_string())
             });
         }
         let mut found = Vec::new();
@@ -76,7 +79,7 @@ impl ModelSource {
             [one] => Ok(one.clone()),
             [] => Err(Error::new(
                 ErrorKind::NotFound,
-                "no model found: expected one .onnx file or another known model format in this folder",
+                "no model found: expected one .onnx, .h5, .keras, .pb or saved_model.pb file in this folder",
             )
             .at(path.display().to_string())),
             [first, second, ..] => Err(Error::new(
@@ -109,33 +112,57 @@ fn recognise_entry(folder: &Path, entry: &Path) -> Result<Option<ModelSource>, E
     }
 }
 
-/// The format of a file, by its ending and, where an ending is shared, by its first bytes.
+/// The format of a file: by its first bytes where they tell, else by its ending. What belongs to a model without being
+/// one (labels, settings, Keras' metadata) is none.
 fn recognise_file(path: &Path) -> Result<Option<ModelSource>, Error> {
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let format = match ending.as_str() {
-        "onnx" => Format::Onnx,
-        "tflite" => Format::TfLite,
-        "h5" | "hdf5" | "keras" => Format::Keras,
-        "pb" | "pbtxt" if looks_like_onnx(path)? => Format::Onnx,
-        "pb" | "pbtxt" if path.file_stem().is_some_and(|stem| stem == "saved_model") => Format::SavedModel,
-        "pb" | "pbtxt"
-            if path.file_stem().is_some_and(|stem| stem == "keras_metadata" || stem == "fingerprint") =>
-        {
-            return Ok(None);
-        }
-        "pb" | "pbtxt" => Format::FrozenGraph,
-        _ => return Ok(None),
-    };
-    Ok(Some(ModelSource { path: path.to_path_buf(), format }))
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let found = |format| Ok(Some(ModelSource { path: path.to_path_buf(), format }));
+    match ending.as_str() {
+        "onnx" => return found(Format::Onnx),
+        "tflite" => return found(Format::TfLite),
+        "h5" | "hdf5" | "keras" => return found(Format::Keras),
+        "pb" | "pbtxt" if matches!(stem, "keras_metadata" | "fingerprint") => return Ok(None),
+        "pb" | "pbtxt" if stem == "saved_model" => return found(Format::SavedModel),
+        _ => {}
+    }
+    let head = head(path)?;
+    match ending.as_str() {
+        _ if head.starts_with(HDF5) => found(Format::Keras),
+        "pb" if is_onnx(&head) => found(Format::Onnx),
+        "pb" => found(Format::FrozenGraph),
+        "pbtxt" if is_graph_text(&head) => found(Format::FrozenGraph),
+        _ => Ok(None),
+    }
+}
+
+/// Bytes at the start of a file that are looked at.
+const HEAD: usize = 4096;
+
+/// The first bytes of every HDF5 file.
+const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
+
+fn head(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut head = Vec::with_capacity(HEAD);
+    let file = File::open(path).map_err(|error| io_error(path, &error))?;
+    file.take(HEAD as u64).read_to_end(&mut head).map_err(|error| io_error(path, &error))?;
+    Ok(head)
 }
 
 /// An ONNX `ModelProto` starts with its IR version: field 1 as a varint, so the byte 8 and a small number. A
 /// `GraphDef` starts with a node: field 1 with a length, so the byte 10.
-fn looks_like_onnx(path: &Path) -> Result<bool, Error> {
-    let mut head = [0u8; 2];
-    let mut file = File::open(path).map_err(|error| io_error(path, &error))?;
-    let n_read = file.read(&mut head).map_err(|error| io_error(path, &error))?;
-    Ok(n_read == 2 && head[0] == 8 && (3..=64).contains(&head[1]))
+fn is_onnx(head: &[u8]) -> bool {
+    matches!(head, [8, 3..=64, ..])
+}
+
+/// A `GraphDef` as text starts with a node, perhaps behind comments; other messages in text (labels, configurations)
+/// do not.
+fn is_graph_text(head: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(head);
+    let first = text.lines().map(str::trim_start).find(|line| !line.is_empty() && !line.starts_with('#'));
+    first
+        .and_then(|line| line.strip_prefix("node"))
+        .is_some_and(|rest| rest.trim_start().starts_with(['{', ':']))
 }
 
 #[cfg(test)]
@@ -163,6 +190,12 @@ mod tests {
                 Ok(Format::SavedModel),
             ),
             (&[("model.keras", b"PK")], Ok(Format::Keras)),
+            (&[("weights.h5", b"\x89HDF"), ("model.json", b"{}")], Ok(Format::Keras)),
+            (&[("model.bin", b"\x89HDF\r\n\x1a\n\0\0")], Ok(Format::Keras)),
+            (
+                &[("frozen.pbtxt", b"# a graph\n\nnode {\n"), ("labels.pbtxt", b"item { id: 1 }")],
+                Ok(Format::FrozenGraph),
+            ),
             (&[("export.meta", b"")], Ok(Format::SessionBundle)),
             (&[("a.onnx", b"\x08\x08"), ("b.onnx", b"\x08\x08")], Err(ErrorKind::InvalidModel)),
             (&[("readme.txt", b"")], Err(ErrorKind::NotFound)),

@@ -88,7 +88,8 @@ pub fn bind_inputs<N: AsRef<str>>(
     Ok(slots.into_iter().flatten().collect())
 }
 
-/// Checks inputs that are in the signature's order: their number, element types, and dimensions.
+/// Checks inputs that are in the signature's order: their number, element types, and dimensions. A signature that takes
+/// any shape is not held to its dimensions; [`check_dims`] tells whether they fit.
 ///
 /// # Errors
 /// [`Code::InvalidArgument`]. The text for an element type is TensorFlow's; TensorFlow Serving does not check
@@ -111,16 +112,21 @@ pub fn check_inputs(signature: &Signature, inputs: &[Tensor]) -> Result<(), Erro
                 spec.name
             )));
         }
-        if !spec.dims.accepts(tensor.shape()) {
-            return Err(Error::invalid(format!(
-                "input '{}' has shape {}, expected {}",
-                spec.name,
-                tensor.shape(),
-                spec.dims
-            )));
-        }
     }
-    Ok(())
+    if signature.takes_any_shape() { Ok(()) } else { check_dims(signature, inputs) }
+}
+
+/// Checks the dimensions of inputs that are in the signature's order.
+///
+/// # Errors
+/// [`Code::InvalidArgument`].
+pub fn check_dims(signature: &Signature, inputs: &[Tensor]) -> Result<(), Error> {
+    let misfit =
+        signature.inputs().iter().zip(inputs).find(|(spec, input)| !spec.dims.accepts(input.shape()));
+    misfit.map_or(Ok(()), |(spec, input)| {
+        let (name, got, expected) = (&spec.name, input.shape(), &spec.dims);
+        Err(Error::invalid(format!("input '{name}' has shape {got}, expected {expected}")))
+    })
 }
 
 /// The positions of the outputs named in a filter; all outputs when it is empty.
@@ -212,8 +218,12 @@ mod tests {
         let error = check_inputs(&signature(false), &[vector(&[1.0]), ints]).unwrap_err();
         assert_eq!(error.to_string(), "Expects arg[1] to be float but int32 is provided (input 'b')");
         let matrix = vector(&[1.0]).reshape(Shape::new(&[1, 1]).unwrap()).unwrap();
-        let error = check_inputs(&signature(false), &[matrix, vector(&[1.0])]).unwrap_err();
+        let inputs = [matrix, vector(&[1.0])];
+        let error = check_inputs(&signature(false), &inputs).unwrap_err();
         assert_eq!(error.to_string(), "input 'a' has shape [1,1], expected [?]");
+        let lenient = signature(false).with_any_shape();
+        assert_eq!(check_inputs(&lenient, &inputs), Ok(()));
+        assert_eq!(check_dims(&lenient, &inputs), Err(error));
     }
 
     #[test]

@@ -89,6 +89,12 @@ impl Error {
         self.retry_after
     }
 
+    /// The same error, and when the request may be sent again.
+    #[must_use]
+    pub fn with_retry_after(self, after: Duration) -> Error {
+        Error { retry_after: Some(after), ..self }
+    }
+
     /// The same error with another text in front of its message.
     #[must_use]
     pub fn within(mut self, context: &str) -> Error {

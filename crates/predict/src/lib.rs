@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use salver_tensor::{Signature, Tensor};
 
 pub use admin::{ModelConfig, ModelStatus, Models, State, VersionPolicy, VersionStatus};
-pub use bind::{bind_inputs, check_input_names, check_inputs, dtype_name, select_outputs};
+pub use bind::{bind_inputs, check_dims, check_input_names, check_inputs, dtype_name, select_outputs};
 pub use error::{Blame, Code, Error};
 pub use salver_tensor::DEFAULT_SIGNATURE;
 pub use spec::{ModelId, ModelName, ModelSpec, Version, VersionChoice};
@@ -57,19 +57,29 @@ pub trait Target: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Code::InvalidArgument`] when the inputs do not fit the signature or the engine cannot compute with them;
-    /// [`Code::Unavailable`] or [`Code::ResourceExhausted`] at once when a queue is full; [`Code::DeadlineExceeded`] when
-    /// the deadline passed before the model ran.
+    /// [`Code::Unavailable`] or [`Code::ResourceExhausted`] at once when a queue is full or the deadline is foreseen to pass;
+    /// [`Code::DeadlineExceeded`] when it passed before the model ran.
     fn predict(self: Arc<Self>, call: Call) -> BoxFuture<'static, Result<Answer, Error>>;
 
     /// The signature of that name; an empty name means [`DEFAULT_SIGNATURE`].
     ///
     /// # Errors
-    /// [`Code::FailedPrecondition`] with TensorFlow Serving's text.
+    /// [`Code::FailedPrecondition`] with TensorFlow Serving's text, or what [`Target::refusal`] says.
     fn signature(&self, name: &str) -> Result<&Arc<Signature>, Error> {
         let name = if name.is_empty() { DEFAULT_SIGNATURE } else { name };
         self.signatures().iter().find(|signature| &**signature.name() == name).ok_or_else(|| {
-            Error::client(Code::FailedPrecondition, format!("Serving signature key \"{name}\" not found."))
+            let missing = || {
+                let text = format!("Serving signature key \"{name}\" not found.");
+                Error::client(Code::FailedPrecondition, text)
+            };
+            self.refusal(name).unwrap_or_else(missing)
         })
+    }
+
+    /// Why the signature of that name cannot be run, if the model has it and it cannot.
+    fn refusal(&self, name: &str) -> Option<Error> {
+        let _ = name;
+        None
     }
 }
 
@@ -82,8 +92,26 @@ pub struct Call {
     pub inputs: Vec<Tensor>,
     /// Positions in the signature's outputs, in the order wanted.
     pub outputs: Vec<usize>,
-    /// When the answer is of no more use.
+    /// When the answer is of no more use, as far as the caller has said so.
     pub deadline: Option<Instant>,
+    /// Who asks, and how urgently.
+    pub asker: Asker,
+}
+
+/// Who asks, and how urgently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// 1 (served first) to 9 (served last); what lies outside counts as the nearest.
+    pub priority: u8,
+    /// Equal for calls of one caller, who takes turns with others where the model is set up so. 0 for nobody in particular.
+    pub caller: u64,
+}
+
+/// Nobody in particular, with the usual priority of 5.
+impl Default for Asker {
+    fn default() -> Asker {
+        Asker { priority: 5, caller: 0 }
+    }
 }
 
 /// What a model answered.
@@ -93,6 +121,8 @@ pub struct Answer {
     pub outputs: Vec<Tensor>,
     /// How long the call waited and ran.
     pub phases: Phases,
+    /// The version that answered, where that may be another than the target's: a server far away may have replaced it.
+    pub version: Option<Version>,
 }
 
 /// Where the time of one call went.

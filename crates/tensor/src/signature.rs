@@ -83,6 +83,16 @@ pub struct Signature {
     method_name: Arc<str>,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
+    declared: Option<Box<Declared>>,
+    takes_any_shape: bool,
+    keeps_state: bool,
+}
+
+/// What a model says of its inputs and outputs where that is not what it computes with.
+#[derive(Debug, Clone, PartialEq)]
+struct Declared {
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
 }
 
 impl Signature {
@@ -90,12 +100,46 @@ impl Signature {
     pub fn new(
         name: impl Into<Arc<str>>,
         method_name: impl Into<Arc<str>>,
-        mut inputs: Vec<TensorSpec>,
-        mut outputs: Vec<TensorSpec>,
+        inputs: Vec<TensorSpec>,
+        outputs: Vec<TensorSpec>,
     ) -> Signature {
-        inputs.sort_by(|a, b| a.name.cmp(&b.name));
-        outputs.sort_by(|a, b| a.name.cmp(&b.name));
-        Signature { name: name.into(), method_name: method_name.into(), inputs, outputs }
+        let (inputs, outputs) = (sorted(inputs), sorted(outputs));
+        let (name, method_name) = (name.into(), method_name.into());
+        let (declared, takes_any_shape, keeps_state) = (None, false, false);
+        Signature { name, method_name, inputs, outputs, declared, takes_any_shape, keeps_state }
+    }
+
+    /// The same for a model that changes something that later runs see: a run is for one request, and only where one asks
+    /// for it.
+    #[must_use]
+    pub fn with_state(self) -> Signature {
+        Signature { keeps_state: true, ..self }
+    }
+
+    /// Whether a run changes what later runs give, so that requests must not be joined and no run may be made on trial.
+    pub fn keeps_state(&self) -> bool {
+        self.keeps_state
+    }
+
+    /// The same for a model that computes with inputs of other dimensions than its signature has, or fails: TensorFlow
+    /// holds no model to its shapes, and there are clients that count on it.
+    #[must_use]
+    pub fn with_any_shape(self) -> Signature {
+        Signature { takes_any_shape: true, ..self }
+    }
+
+    /// Whether inputs whose dimensions do not fit may be tried all the same.
+    pub fn takes_any_shape(&self) -> bool {
+        self.takes_any_shape
+    }
+
+    /// The same for a model that declares other element types or dimensions than it computes with, as TensorFlow lets
+    /// it. What it declares is shown to people and checks nothing.
+    #[must_use]
+    pub fn with_declared(self, inputs: Vec<TensorSpec>, outputs: Vec<TensorSpec>) -> Signature {
+        let declared = Declared { inputs: sorted(inputs), outputs: sorted(outputs) };
+        let differs = declared.inputs != self.inputs || declared.outputs != self.outputs;
+        Signature { declared: differs.then(|| Box::new(declared)), ..self }
     }
 
     /// The name, such as `serving_default`.
@@ -118,6 +162,16 @@ impl Signature {
         &self.outputs
     }
 
+    /// The inputs as the model declares them, for metadata.
+    pub fn declared_inputs(&self) -> &[TensorSpec] {
+        self.declared.as_ref().map_or(&self.inputs, |declared| &declared.inputs)
+    }
+
+    /// The outputs as the model declares them, for metadata.
+    pub fn declared_outputs(&self) -> &[TensorSpec] {
+        self.declared.as_ref().map_or(&self.outputs, |declared| &declared.outputs)
+    }
+
     /// The position of an input among the inputs.
     pub fn input_index(&self, name: &str) -> Option<usize> {
         self.inputs.binary_search_by(|spec| (*spec.name).cmp(name)).ok()
@@ -127,6 +181,11 @@ impl Signature {
     pub fn output_index(&self, name: &str) -> Option<usize> {
         self.outputs.binary_search_by(|spec| (*spec.name).cmp(name)).ok()
     }
+}
+
+fn sorted(mut specs: Vec<TensorSpec>) -> Vec<TensorSpec> {
+    specs.sort_by(|a, b| a.name.cmp(&b.name));
+    specs
 }
 
 #[cfg(test)]
@@ -150,6 +209,17 @@ mod tests {
         assert_eq!(signature.input_index("b"), Some(1));
         assert_eq!(signature.input_index("c"), None);
         assert_eq!(signature.output_index("y"), Some(0));
+    }
+
+    #[test]
+    fn what_is_declared_is_kept_beside_what_is_taken() {
+        let signature = Signature::new("s", "m", vec![spec("x")], vec![spec("y")]);
+        assert_eq!(signature.clone().with_declared(vec![spec("x")], vec![spec("y")]), signature);
+        let text = TensorSpec { dtype: DType::String, ..spec("x") };
+        let other = Signature::new("s", "m", vec![text], vec![spec("y")]);
+        let other = other.with_declared(vec![spec("x")], vec![spec("y")]);
+        assert_eq!((other.inputs()[0].dtype, other.declared_inputs()[0].dtype), (DType::String, DType::F32));
+        assert_eq!(other.declared_outputs(), other.outputs());
     }
 
     #[test]

@@ -9,9 +9,9 @@ use super::{Fact, MAX_KNOWN_INTS, invalid, unsupported};
 use crate::bound::Bound;
 use crate::element::{Elem, elem, shown};
 use crate::file::{Files, n_bytes, n_elements};
-use crate::generated::onnx::tensor_proto::DataLocation;
-use crate::generated::onnx::{GraphProto, NodeProto, TensorProto};
-use crate::proto::subgraphs;
+use crate::proto::{NodeExt, subgraphs};
+use salver_graph::onnx::proto::tensor_proto::DataLocation;
+use salver_graph::onnx::proto::{GraphProto, NodeProto, TensorProto};
 
 /// Elements of a constant of fractions up to which their range is worked out.
 const MAX_RANGED_FLOATS: usize = 4096;

@@ -6,8 +6,9 @@ use rten_tensor::prelude::*;
 use salver_engine::{Error, ErrorKind};
 
 use crate::element::Elem;
-use crate::generated::onnx::type_proto::{Tensor as TensorType, Value as Type};
-use crate::generated::onnx::{NodeProto, TypeProto, ValueInfoProto};
+use crate::proto::NodeExt;
+use salver_graph::onnx::proto::type_proto::{Tensor as TensorType, Value as Type};
+use salver_graph::onnx::proto::{NodeProto, TypeProto, ValueInfoProto};
 
 /// How a result is watched.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,8 @@ use salver_engine::Error;
 
 use super::{Dims, Fact, MAX_KNOWN_INTS, invalid};
 use crate::element::{Elem, elem, shown};
-use crate::generated::onnx::NodeProto;
+use crate::proto::NodeExt;
+use salver_graph::onnx::proto::NodeProto;
 
 /// Operators whose inputs all have the same element type, from the given one on.
 const UNIFORM: &[(&str, usize)] = &[

@@ -4,7 +4,8 @@ use super::Fact;
 use super::guard::{Guarded, Shadow};
 use crate::bound::{Bound, Kind};
 use crate::element::Elem;
-use crate::generated::onnx::NodeProto;
+use crate::proto::NodeExt;
+use salver_graph::onnx::proto::NodeProto;
 
 /// What is known of an output's range.
 pub(super) enum Outcome {

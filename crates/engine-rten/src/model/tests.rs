@@ -8,10 +8,12 @@ use salver_tensor::{Shape, Tensor};
 
 use super::*;
 use crate::element::Elem;
-use crate::generated::onnx::type_proto::{Tensor as TensorType, Value as Type};
-use crate::generated::onnx::{
+use crate::proto::NodeExt;
+use salver_graph::onnx::proto::type_proto::{Tensor as TensorType, Value as Type};
+use salver_graph::onnx::proto::{
     GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TypeProto, ValueInfoProto,
 };
+use salver_graph::{Attributes, Builder, Dim};
 
 fn info(name: &str, elem: Elem) -> ValueInfoProto {
     let tensor = TensorType { elem_type: Some(elem.into()), shape: None };
@@ -142,4 +144,47 @@ fn graphs_are_nested_only_so_deep() {
         ErrorKind::InvalidModel,
         "node 'y' (If): graphs are nested more than 16 deep",
     );
+}
+
+/// Large weights go by memory of their own, small ones with the graph; a value that is an output twice, an input that
+/// is an output, and a loop whose body uses values from around it.
+#[test]
+fn graphs_are_taken_over() {
+    let n = 32;
+    let mut b = Builder::new();
+    let x = b.input("x", salver_tensor::DType::F32, Some(vec![Dim::symbol("batch"), Dim::Fixed(n)]));
+    let weights: Vec<f32> = (0..n * n).map(|at| if at / n == at % n { 2.0 } else { 0.0 }).collect();
+    let weights = b.constant("w", Tensor::from_vec(Shape::new(&[n, n]).unwrap(), weights).unwrap());
+    let doubled = b.op("double", "MatMul", &[x, weights], Attributes::new()).unwrap();
+    let (limit, one) = (b.i64(3), b.f32(1.0));
+    b.begin_block().unwrap();
+    let _at = b.block_input("at", salver_tensor::DType::I64, Some(vec![]));
+    let go_on = b.block_input("go_on", salver_tensor::DType::Bool, Some(vec![]));
+    let sum =
+        b.block_input("sum", salver_tensor::DType::F32, Some(vec![Dim::symbol("batch"), Dim::Fixed(n)]));
+    let more = b.op("more", "Add", &[sum, doubled], Attributes::new()).unwrap();
+    let more = b.op("more", "Add", &[more, one], Attributes::new()).unwrap();
+    let body = b.end_block(&[go_on, more]);
+    let looped = b
+        .with_blocks(
+            "loop",
+            "Loop",
+            &[Some(limit), None, Some(x)],
+            Attributes::new(),
+            vec![("body", body)],
+            1,
+        )
+        .unwrap()[0];
+    let graph =
+        b.finish(&[("looped", looped), ("same", x), ("double", doubled), ("again", doubled)]).unwrap();
+
+    let model = crate::load_graph(&graph, &salver_engine::LoadOptions::default()).unwrap();
+    let names: Vec<_> = model.signatures()[0].outputs().iter().map(|spec| spec.name.to_string()).collect();
+    assert_eq!(names, ["again", "double", "looped", "same"]);
+    let x = Tensor::from_vec(Shape::new(&[1, n]).unwrap(), vec![1.0f32; n]).unwrap();
+    model.enter(NonZeroUsize::MIN, &mut || {
+        let y = model.session().unwrap().run(0, std::slice::from_ref(&x), &[0, 1, 2, 3]).unwrap();
+        let first: Vec<f32> = y.iter().map(|t| t.as_slice::<f32>().unwrap()[0]).collect();
+        assert_eq!(first, [2.0, 2.0, 10.0, 1.0]);
+    });
 }

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use half::f16;
-use salver_engine::{Format, ModelSource};
-use salver_tensor::{DType, Shape, Tensor};
+use salver_engine::{Engine, Format, ModelSource};
+use salver_tensor::Tensor;
 use serde_json::Value;
+
+use super::elements::tensor;
 
 /// One model and what it answers.
 #[derive(Debug, Clone)]
@@ -78,9 +79,20 @@ impl Fixture {
         self.folder.join(format!("{}.onnx", self.name))
     }
 
-    /// What to load.
+    /// What to load, for engines that read ONNX.
     pub fn source(&self) -> ModelSource {
         ModelSource { path: self.path(), format: Format::Onnx }
+    }
+
+    /// What this engine is to load: the ONNX model, or the same written as a SavedModel. `None` when there is no form that
+    /// it reads.
+    pub fn source_for(&self, engine: &dyn Engine) -> Option<ModelSource> {
+        if engine.supports(Format::Onnx) {
+            return Some(self.source());
+        }
+        let path = self.folder.join("saved_models").join(&self.name);
+        (engine.supports(Format::SavedModel) && path.is_dir())
+            .then_some(ModelSource { path, format: Format::SavedModel })
     }
 }
 
@@ -90,79 +102,4 @@ fn case(json: &Value) -> Case {
         tensors.iter().map(|(name, json)| (name.clone(), tensor(json))).collect()
     };
     Case { inputs: tensors(&json["inputs"]), outputs: tensors(&json["outputs"]) }
-}
-
-fn tensor(json: &Value) -> Tensor {
-    let whole = |json: &Value| json.as_i64().expect("make.py writes whole numbers for whole numbers");
-    let dims: Vec<usize> =
-        json["shape"].as_array().into_iter().flatten().map(|dim| whole(dim) as usize).collect();
-    let data = json["data"].as_array().expect("make.py writes the elements");
-    let shape = Shape::new(&dims).expect("fixtures are small");
-    macro_rules! whole_numbers {
-        ($t:ty) => {
-            Tensor::from_vec(
-                shape,
-                data.iter().map(|x| <$t>::try_from(whole(x)).expect("in range")).collect(),
-            )
-        };
-    }
-    let made = match json["dtype"].as_str().expect("make.py writes the element type") {
-        "float32" => Tensor::from_vec(shape, data.iter().map(|x| float(x) as f32).collect()),
-        "float64" => Tensor::from_vec(shape, data.iter().map(float).collect()),
-        "float16" => Tensor::from_vec(shape, data.iter().map(|x| f16::from_f64(float(x))).collect()),
-        "int8" => whole_numbers!(i8),
-        "int32" => whole_numbers!(i32),
-        "int64" => whole_numbers!(i64),
-        "uint8" => whole_numbers!(u8),
-        "uint16" => whole_numbers!(u16),
-        "uint32" => whole_numbers!(u32),
-        "bool" => Tensor::from_bools(shape, &data.iter().map(|x| whole(x) != 0).collect::<Vec<_>>()),
-        other => panic!("unknown element type {other}"),
-    };
-    made.expect("make.py writes as many elements as the shape asks for")
-}
-
-fn float(json: &Value) -> f64 {
-    json.as_f64()
-        .unwrap_or_else(|| json.as_str().and_then(|text| text.parse().ok()).expect("a number or its name"))
-}
-
-/// The largest difference of two tensors of one element type and shape, relative to numbers above one; NaN equals
-/// NaN. `None` when element types or shapes differ.
-pub(super) fn difference(a: &Tensor, b: &Tensor) -> Option<f64> {
-    if a.dtype() != b.dtype() || a.shape() != b.shape() {
-        return None;
-    }
-    let (a, b) = (numbers(a), numbers(b));
-    Some(a.iter().zip(&b).map(|(&a, &b)| distance(a, b)).fold(0.0, f64::max))
-}
-
-fn distance(a: f64, b: f64) -> f64 {
-    if a == b || (a.is_nan() && b.is_nan()) {
-        return 0.0;
-    }
-    let distance = (a - b).abs() / b.abs().max(1.0);
-    if distance.is_nan() { f64::INFINITY } else { distance }
-}
-
-/// The elements as `f64`; whole numbers of the fixtures are below 2^53.
-pub(super) fn numbers(tensor: &Tensor) -> Vec<f64> {
-    macro_rules! all {
-        ($t:ty, $convert:expr) => {
-            tensor.to_slice::<$t>().unwrap_or_default().iter().map($convert).collect()
-        };
-    }
-    match tensor.dtype() {
-        DType::F32 => all!(f32, |&x| f64::from(x)),
-        DType::F64 => all!(f64, |&x| x),
-        DType::F16 => all!(f16, |x| x.to_f64()),
-        DType::I8 => all!(i8, |&x| f64::from(x)),
-        DType::I32 => all!(i32, |&x| f64::from(x)),
-        DType::I64 => all!(i64, |&x| x as f64),
-        DType::U8 => all!(u8, |&x| f64::from(x)),
-        DType::U16 => all!(u16, |&x| f64::from(x)),
-        DType::U32 => all!(u32, |&x| f64::from(x)),
-        DType::Bool => tensor.bytes().map(|b| b.iter().map(|&b| f64::from(b)).collect()).unwrap_or_default(),
-        other => panic!("no fixture has {other}"),
-    }
 }

@@ -1,25 +1,44 @@
 //! Answers: right ones, the same in every company, or a refusal.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use salver_engine::{Engine, Error, ErrorKind, LoadOptions, Model, Session};
 use salver_tensor::{DType, Shape, Tensor};
 
-use super::fixture::{Case, Fixture, difference};
-use super::{Capabilities, Failures, Verdict};
+use super::elements::difference;
+use super::fixture::{Case, Fixture};
+use super::{Capabilities, Failures, Refusal, Verdict};
 
 /// How far the answer for a row may differ with the company that it is computed in: other batch sizes take other
 /// paths through an engine's kernels.
-const COMPANY: f64 = 2e-6;
+pub(super) const COMPANY: f64 = 2e-6;
 
 fn load(engine: &dyn Engine, fixture: &Fixture) -> Result<Arc<dyn Model>, Error> {
-    engine.load(&fixture.source(), &LoadOptions::default())
+    let Some(source) = fixture.source_for(engine) else {
+        return Err(Error::new(ErrorKind::NotFound, "not there in a form that the engine reads"));
+    };
+    engine.load(&source, &LoadOptions::default())
+}
+
+/// A model that every engine runs.
+pub(super) fn load_named(
+    engine: &dyn Engine,
+    name: &str,
+    failures: &mut Failures,
+) -> Option<(Fixture, Arc<dyn Model>)> {
+    let fixture = Fixture::read(name);
+    match load(engine, &fixture) {
+        Ok(model) => Some((fixture, model)),
+        Err(error) => {
+            failures.add(format!("{name}: {error}"));
+            None
+        }
+    }
 }
 
 /// Inputs in the signature's order.
-fn inputs(model: &dyn Model, case: &Case) -> Vec<Tensor> {
+pub(super) fn inputs(model: &dyn Model, case: &Case) -> Vec<Tensor> {
     let signature = &model.signatures()[0];
     let named =
         |name: &str| case.inputs.iter().find(|(known, _)| known == name).map(|(_, tensor)| tensor.clone());
@@ -27,19 +46,29 @@ fn inputs(model: &dyn Model, case: &Case) -> Vec<Tensor> {
 }
 
 /// Expected outputs in the signature's order.
-fn expected(model: &dyn Model, case: &Case) -> Vec<Tensor> {
+pub(super) fn expected(model: &dyn Model, case: &Case) -> Vec<Tensor> {
     let signature = &model.signatures()[0];
     let named =
         |name: &str| case.outputs.iter().find(|(known, _)| known == name).map(|(_, tensor)| tensor.clone());
     signature.outputs().iter().map(|spec| named(&spec.name).expect("the fixture has all outputs")).collect()
 }
 
-fn run_all(model: &dyn Model, session: &mut dyn Session, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
+pub(super) fn run_all(
+    model: &dyn Model,
+    session: &mut dyn Session,
+    inputs: &[Tensor],
+) -> Result<Vec<Tensor>, Error> {
     let outputs: Vec<usize> = (0..model.signatures()[0].outputs().len()).collect();
     session.run(0, inputs, &outputs)
 }
 
-fn compare(what: &str, got: &[Tensor], expected: &[Tensor], tolerance: f64, failures: &mut Failures) {
+pub(super) fn compare(
+    what: &str,
+    got: &[Tensor],
+    expected: &[Tensor],
+    tolerance: f64,
+    failures: &mut Failures,
+) {
     if got.len() != expected.len() {
         failures.add(format!("{what}: {} outputs, expected {}", got.len(), expected.len()));
     }
@@ -62,12 +91,15 @@ pub(super) fn answers(
     failures: &mut Failures,
 ) {
     let name = fixture.name.as_str();
-    let model = match (load(engine, fixture), capabilities.refused_at_load.contains(&name)) {
-        (Ok(model), false) => model,
-        (Ok(_), true) => return failures.add(format!("{name}: loads, expected a refusal")),
-        (Err(error), false) => return failures.add(format!("{name}: {error}")),
-        (Err(error), true) if error.kind() == ErrorKind::Unsupported => return,
-        (Err(error), true) => return failures.add(format!("{name}: refused as {:?}: {error}", error.kind())),
+    let refusal = capabilities.refusal(name);
+    let model = match (load(engine, fixture), refusal) {
+        (Ok(model), None | Some(Refusal::InRuns)) => model,
+        (Ok(_), Some(_)) => return failures.add(format!("{name}: loads, expected a refusal")),
+        (Err(error), Some(Refusal::AtLoad)) if error.kind() == ErrorKind::Unsupported => return,
+        (Err(_), Some(Refusal::NoModel)) if fixture.source_for(engine).is_none() => return,
+        (Err(error), _) => {
+            return failures.add(format!("{name}: refused to load as {:?}: {error}", error.kind()));
+        }
     };
     let mut session = match model.session() {
         Ok(session) => session,
@@ -83,14 +115,14 @@ pub(super) fn answers(
             }
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
                 n_refused += 1;
-                if !capabilities.refused_in_runs.contains(&name) {
+                if refusal != Some(Refusal::InRuns) {
                     failures.add(format!("{name}: {error}"));
                 }
             }
             Err(error) => failures.add(format!("{name}: {:?}: {error}", error.kind())),
         }
     }
-    if capabilities.refused_in_runs.contains(&name) && n_refused == 0 {
+    if refusal == Some(Refusal::InRuns) && n_refused == 0 {
         failures.add(format!("{name}: all cases are answered, expected a refusal"));
     }
 }
@@ -170,52 +202,9 @@ fn shifted(tensor: &Tensor) -> Tensor {
     Tensor::from_bytes(tensor.dtype(), tensor.shape().clone(), bytes).expect("as many bytes as before")
 }
 
-/// Sessions of one model on several threads, inside the engine's own threads and outside, agree.
-pub(super) fn together(engine: &dyn Engine, failures: &mut Failures) {
-    let fixture = Fixture::read("mlp");
-    let Ok(model) = load(engine, &fixture) else { return };
-    let inputs = inputs(&*model, &fixture.cases[0]);
-    let entered = (0..4).map(|at| at % 2 == 0);
-    let answers: Vec<_> = std::thread::scope(|scope| {
-        let run = |entered| {
-            let (model, inputs) = (&*model, &inputs);
-            scope.spawn(move || many(model, inputs, entered))
-        };
-        let threads: Vec<_> = entered.map(run).collect();
-        threads.into_iter().map(|thread| thread.join().expect("sessions do not panic")).collect()
-    });
-    for answers in answers {
-        match answers {
-            Ok(answers) if answers.iter().all(|got| got == &answers[0]) => {
-                compare("mlp on threads", &answers[0], &expected(&*model, &fixture.cases[0]), 1e-5, failures);
-            }
-            Ok(_) => failures.add("mlp on threads: answers differ".into()),
-            Err(error) => failures.add(format!("mlp on threads: {error}")),
-        }
-    }
-}
-
-fn many(model: &dyn Model, inputs: &[Tensor], entered: bool) -> Result<Vec<Vec<Tensor>>, Error> {
-    let mut answers = Ok(Vec::new());
-    let mut body = || {
-        assert_eq!(model.is_entered(), entered, "a thread knows whether it is entered");
-        answers = (|| {
-            let mut session = model.session()?;
-            (0..50).map(|_| run_all(model, &mut *session, inputs)).collect()
-        })();
-    };
-    if entered {
-        model.enter(NonZeroUsize::MIN, &mut body);
-    } else {
-        body();
-    }
-    answers
-}
-
 /// Outputs come as asked for: some of them, in any order, more than once, or none.
 pub(super) fn outputs_in_any_order(engine: &dyn Engine, failures: &mut Failures) {
-    let fixture = Fixture::read("ports");
-    let Ok(model) = load(engine, &fixture) else { return };
+    let Some((fixture, model)) = load_named(engine, "ports", failures) else { return };
     let Ok(mut session) = model.session() else { return };
     let (inputs, all) = (inputs(&*model, &fixture.cases[0]), expected(&*model, &fixture.cases[0]));
     for wanted in [&[2, 0][..], &[1], &[1, 1, 0], &[]] {
@@ -227,27 +216,40 @@ pub(super) fn outputs_in_any_order(engine: &dyn Engine, failures: &mut Failures)
     }
 }
 
-/// Inputs that a caller should not have let through give errors that blame them.
+/// Inputs that a caller should not have let through give errors that blame them, and do no harm to the session.
 pub(super) fn inputs_that_do_not_fit(engine: &dyn Engine, failures: &mut Failures) {
-    let fixture = Fixture::read("mlp");
-    let Ok(model) = load(engine, &fixture) else { return };
+    let Some((fixture, model)) = load_named(engine, "mlp", failures) else { return };
     let Ok(mut session) = model.session() else { return };
     let zeros = |dtype: DType, dims: &[usize]| {
         let shape = Shape::new(dims).expect("small");
         let n_bytes = shape.n_elements() * dtype.size().expect("numbers");
         Tensor::from_bytes(dtype, shape, Bytes::from(vec![0; n_bytes])).expect("as many bytes as asked for")
     };
+    let texts = Tensor::from_strings(Shape::new(&[1, 4]).expect("small"), vec![Bytes::new(); 4]);
     let cases = [
         ("too many columns", vec![zeros(DType::F32, &[2, 5])]),
-        ("wrong rank", vec![zeros(DType::F32, &[4])]),
-        ("wrong element type", vec![zeros(DType::I32, &[2, 4])]),
+        ("too few columns", vec![zeros(DType::F32, &[2, 3])]),
+        ("no columns", vec![zeros(DType::F32, &[2, 0])]),
+        ("too low a rank", vec![zeros(DType::F32, &[4])]),
+        ("too high a rank", vec![zeros(DType::F32, &[1, 2, 4])]),
+        ("a scalar", vec![zeros(DType::F32, &[])]),
+        ("int32", vec![zeros(DType::I32, &[2, 4])]),
+        ("float64", vec![zeros(DType::F64, &[2, 4])]),
+        ("complex64", vec![zeros(DType::C64, &[2, 4])]),
+        ("texts", vec![texts.expect("as many as asked for")]),
         ("no inputs", vec![]),
+        ("two inputs", vec![zeros(DType::F32, &[2, 4]), zeros(DType::F32, &[2, 4])]),
     ];
+    let (good, answer) = (inputs(&*model, &fixture.cases[0]), expected(&*model, &fixture.cases[0]));
     for (what, inputs) in cases {
         match run_all(&*model, &mut *session, &inputs) {
             Ok(_) => failures.add(format!("mlp with {what}: an answer")),
             Err(error) if error.kind() == ErrorKind::InvalidInput => {}
             Err(error) => failures.add(format!("mlp with {what}: {:?}: {error}", error.kind())),
+        }
+        match run_all(&*model, &mut *session, &good) {
+            Ok(got) => compare(&format!("mlp after {what}"), &got, &answer, fixture.tolerance, failures),
+            Err(error) => failures.add(format!("mlp after {what}: {error}")),
         }
     }
 }

@@ -17,6 +17,8 @@ type Function = dyn Fn(&[Tensor]) -> Result<Vec<Tensor>, Error> + Send + Sync;
 pub struct FnModel {
     signatures: [Arc<Signature>; 1],
     function: Arc<Function>,
+    abandon: Option<Arc<dyn Fn() + Send + Sync>>,
+    has_loops: bool,
 }
 
 impl FnModel {
@@ -25,7 +27,21 @@ impl FnModel {
     where
         F: Fn(&[Tensor]) -> Result<Vec<Tensor>, Error> + Send + Sync + 'static,
     {
-        Arc::new(FnModel { signatures: [Arc::new(signature)], function: Arc::new(function) })
+        let (signatures, function) = ([Arc::new(signature)], Arc::new(function));
+        FnModel { signatures, function, abandon: None, has_loops: false }.into()
+    }
+
+    /// The same model with a closure that is called when it is abandoned.
+    pub fn abandoned_by<F>(&self, abandon: F) -> Arc<FnModel>
+    where
+        F: Fn() + Send + Sync + 'static,
+    {
+        FnModel { abandon: Some(Arc::new(abandon)), ..self.clone() }.into()
+    }
+
+    /// The same model, of which a run may take any time.
+    pub fn with_loops(&self) -> Arc<FnModel> {
+        FnModel { has_loops: true, ..self.clone() }.into()
     }
 
     /// TensorFlow Serving's test model: `y = x / 2 + 2` over `float32 [?]`.
@@ -77,8 +93,18 @@ impl Model for FnModel {
         is_entered_here()
     }
 
+    fn has_loops(&self) -> bool {
+        self.has_loops
+    }
+
     fn n_bytes(&self) -> u64 {
         0
+    }
+
+    fn abandon(&self) {
+        if let Some(abandon) = &self.abandon {
+            abandon();
+        }
     }
 }
 
