@@ -1,84 +1,103 @@
-//! How long runs take, as far as the choice between a lane and the calling thread needs to know.
+//! How long runs take against how many rows they have: learnt from runs, so that what comes can be foreseen.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod model;
+mod ring;
+
+pub use model::{CostModel, Point};
+
+use std::collections::HashMap;
 use std::time::Duration;
 
-/// Sizes are told apart by powers of two; beyond the last they count as equal.
-const N_SIZES: usize = 40;
+/// How long a run takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Estimate {
+    /// Every other run takes less.
+    pub p50: Duration,
+    /// Nine of ten runs take less.
+    pub p90: Duration,
+    /// Ninety-nine of a hundred runs take less.
+    pub p99: Duration,
+}
 
-/// Estimates per signature and size of the inputs in bytes: the number of rows alone would not tell a long sequence
-/// from a short one.
-///
-/// An estimate is a maximum that decays: a slower run raises it at once, faster ones lower it by an eighth of the
-/// difference each. So one slow run sends the next tasks to the lanes, and some dozens of fast runs there bring them
-/// back. Updates of two threads may overwrite each other; the next run makes up for it.
-#[derive(Debug)]
-pub(crate) struct Costs(Vec<[AtomicU64; N_SIZES]>);
+/// What is known of runs to come. Tasks of one kind cost alike for equal numbers of rows; kinds whose numbers are near each
+/// other are more alike than others.
+pub trait Forecast {
+    /// How long a run of this kind with so many rows takes; `None` when nothing like it ever ran.
+    fn estimate(&self, kind: u32, n_rows: usize) -> Option<Estimate>;
+
+    /// About how long a run of this kind with so many rows takes, judged by others where nothing like it ever ran.
+    fn guess(&self, kind: u32, n_rows: usize) -> Duration {
+        self.estimate(kind, n_rows).unwrap_or_default().p50
+    }
+
+    /// The smallest batch, of at most `max` rows, beyond which more rows are no longer computed faster; `max` as long as
+    /// that is not known, and now and then a larger one, so that it is found out if they are.
+    fn enough(&self, kind: u32, max: usize) -> usize;
+
+    /// Whether runs vary so much that deadlines cannot be judged by estimates.
+    fn is_steady(&self, kind: u32) -> bool;
+}
+
+/// Nothing is known.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unknown;
+
+impl Forecast for Unknown {
+    fn estimate(&self, _: u32, _: usize) -> Option<Estimate> {
+        None
+    }
+
+    fn enough(&self, _: u32, max: usize) -> usize {
+        max
+    }
+
+    fn is_steady(&self, _: u32) -> bool {
+        true
+    }
+}
+
+/// A cost model per kind of task.
+#[derive(Debug, Clone, Default)]
+pub struct Costs(HashMap<u32, CostModel>);
 
 impl Costs {
-    pub(crate) fn new(n_signatures: usize) -> Costs {
-        Costs((0..n_signatures).map(|_| std::array::from_fn(|_| AtomicU64::new(0))).collect())
+    /// Takes in a run.
+    pub fn record(&mut self, kind: u32, n_rows: usize, ran: Duration) {
+        self.0.entry(kind).or_default().record(n_rows, ran);
     }
 
-    fn slot(&self, signature: usize, n_bytes: usize) -> Option<&AtomicU64> {
-        let bits = usize::BITS - n_bytes.leading_zeros();
-        self.0.get(signature)?.get((bits as usize).min(N_SIZES - 1))
+    /// As [`CostModel::record_first`].
+    pub fn record_first(&mut self, kind: u32, n_rows: usize, ran: Duration) {
+        self.0.entry(kind).or_default().record_first(n_rows, ran);
     }
 
-    /// How long a run is expected to take; `None` when there was no such run yet.
-    pub(crate) fn estimate(&self, signature: usize, n_bytes: usize) -> Option<Duration> {
-        let nanos = self.slot(signature, n_bytes)?.load(Ordering::Relaxed);
-        (nanos > 0).then(|| Duration::from_nanos(nanos))
+    /// The model of this kind, if such tasks ever ran.
+    pub fn get(&self, kind: u32) -> Option<&CostModel> {
+        self.0.get(&kind)
     }
 
-    /// Takes in one run.
-    pub(crate) fn record(&self, signature: usize, n_bytes: usize, ran: Duration) {
-        let Some(slot) = self.slot(signature, n_bytes) else { return };
-        let (ran, old) = (nanos(ran), slot.load(Ordering::Relaxed));
-        slot.store(if ran >= old { ran } else { old - (old - ran).div_ceil(8) }, Ordering::Relaxed);
-    }
-
-    /// Replaces the estimate, whatever it was.
-    pub(crate) fn seed(&self, signature: usize, n_bytes: usize, ran: Duration) {
-        if let Some(slot) = self.slot(signature, n_bytes) {
-            slot.store(nanos(ran), Ordering::Relaxed);
-        }
+    /// All kinds that ever ran, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &CostModel)> {
+        self.0.iter().map(|(&kind, model)| (kind, model))
     }
 }
 
-/// At least 1, because 0 stands for unknown.
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slow_run_counts_at_once_and_fades() {
-        let micros = Duration::from_micros;
-        let costs = Costs::new(1);
-        assert_eq!(costs.estimate(0, 100), None);
-        costs.record(0, 100, micros(3));
-        costs.record(0, 100, micros(1000));
-        assert_eq!(costs.estimate(0, 100), Some(micros(1000)));
-        for _ in 0..60 {
-            costs.record(0, 100, micros(3));
-        }
-        let estimate = costs.estimate(0, 100).unwrap();
-        assert!(estimate < micros(5) && estimate >= micros(3), "{estimate:?}");
-        costs.seed(0, 100, micros(7));
-        assert_eq!(costs.estimate(0, 100), Some(micros(7)));
+impl Forecast for Costs {
+    fn estimate(&self, kind: u32, n_rows: usize) -> Option<Estimate> {
+        self.get(kind)?.estimate(n_rows)
     }
 
-    #[test]
-    fn sizes_and_signatures_are_apart() {
-        let costs = Costs::new(2);
-        costs.record(1, 64, Duration::from_micros(9));
-        assert_eq!(costs.estimate(1, 127), Some(Duration::from_micros(9)));
-        for (signature, n_bytes) in [(0, 64), (1, 63), (1, 128), (1, 0), (2, 64), (1, usize::MAX)] {
-            assert_eq!(costs.estimate(signature, n_bytes), None, "{signature} {n_bytes}");
-        }
+    fn guess(&self, kind: u32, n_rows: usize) -> Duration {
+        let nearest = || self.0.keys().copied().min_by_key(|&known| (known.abs_diff(kind), known));
+        let known = if self.0.contains_key(&kind) { Some(kind) } else { nearest() };
+        known.and_then(|known| self.estimate(known, n_rows)).unwrap_or_default().p50
+    }
+
+    fn enough(&self, kind: u32, max: usize) -> usize {
+        self.get(kind).map_or(max, |model| model.enough(max))
+    }
+
+    fn is_steady(&self, kind: u32) -> bool {
+        self.get(kind).is_none_or(CostModel::is_steady)
     }
 }

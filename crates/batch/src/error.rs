@@ -44,12 +44,34 @@ pub enum Refused {
         /// When there is likely room again.
         retry_after: Duration,
     },
+    /// It would be answered after its deadline, as far as can be foreseen.
+    TooLate {
+        /// When a task with as much time would be answered in time again, about.
+        retry_after: Duration,
+    },
+    /// As many tasks are under way as were answered in time of late; how long runs take cannot be foreseen.
+    Limited {
+        /// When there is likely room again.
+        retry_after: Duration,
+    },
+    /// A more urgent task, or one of a caller who has less in the queue, took its place.
+    Displaced {
+        /// When there is likely room again.
+        retry_after: Duration,
+    },
     /// The task has more rows than a batch may have.
     TooLarge {
         /// Its rows.
         n_rows: usize,
         /// The rows of a batch at most.
         max_batch_size: usize,
+    },
+    /// The task would be cut into several, and has more rows than such a task may have.
+    TooManyRows {
+        /// Its rows.
+        n_rows: usize,
+        /// The rows of a task at most.
+        max_task_rows: usize,
     },
     /// The lanes are being shut down.
     Closed,
@@ -62,9 +84,23 @@ impl fmt::Display for Refused {
                 f,
                 "The batch scheduling queue to which this task was submitted is full; currently {n_waiting} tasks are waiting"
             ),
+            Refused::TooLate { .. } => f.write_str(
+                "the deadline would pass before the model could answer: it has more requests than it can answer in time",
+            ),
+            Refused::Limited { .. } => f.write_str(
+                "as many requests are under way as the model has been able to answer in time",
+            ),
+            Refused::Displaced { .. } => {
+                f.write_str("the queue is full, and a request that goes before this one took its place")
+            }
             Refused::TooLarge { n_rows, max_batch_size } => {
                 write!(f, "Task size {n_rows} is larger than maximum input batch size {max_batch_size}")
             }
+            Refused::TooManyRows { n_rows, max_task_rows } => write!(
+                f,
+                "Task size {n_rows} is larger than maximum input batch size {max_task_rows}, \
+                 which max_request_rows in the model's settings [batching] says; send fewer rows in a request"
+            ),
             Refused::Closed => f.write_str("the model is being unloaded"),
         }
     }
@@ -80,8 +116,8 @@ pub enum RunError {
     DeadlineExceeded,
     /// The lanes were shut down before it was started.
     Closed,
-    /// The model's outputs cannot be split by rows, so it cannot be batched.
-    NotRows(&'static str),
+    /// It waited, and then had to make room for another ([`Refused::Displaced`]).
+    Refused(Refused),
     /// The engine's own error, or that it panicked.
     Engine(salver_engine::Error),
 }
@@ -91,7 +127,7 @@ impl fmt::Display for RunError {
         match self {
             RunError::DeadlineExceeded => f.write_str("the deadline passed before the model could run"),
             RunError::Closed => f.write_str("the model was unloaded before the request could run"),
-            RunError::NotRows(message) => f.write_str(message),
+            RunError::Refused(refused) => refused.fmt(f),
             RunError::Engine(error) => error.fmt(f),
         }
     }

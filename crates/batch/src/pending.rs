@@ -5,22 +5,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use salver_engine::{Error, ErrorKind};
 use salver_tensor::Tensor;
-use tokio::sync::oneshot;
 
 use crate::RunError;
 use crate::lanes::Shared;
+use crate::queue::Reply;
 
 /// A task's result.
 #[derive(Debug, Clone)]
 pub struct Done {
     /// The outputs asked for, in the order asked for.
     pub outputs: Vec<Tensor>,
-    /// From submission to the start of the run.
+    /// From submission to the start of the run; of a task that was split, of the part that waited longest.
     pub queued: Duration,
-    /// The run, for the whole batch that the task was part of.
+    /// The run, for the whole batch that the task was part of; of a task that was split, the longest.
     pub ran: Duration,
-    /// Rows of that batch, without those that filled it up.
+    /// Rows of that batch, without those that filled it up; the largest, of a task that was split.
     pub batch_size: usize,
 }
 
@@ -29,12 +30,8 @@ pub struct Pending(State);
 
 enum State {
     Ready(Option<Box<Result<Done, RunError>>>),
-    Queued {
-        id: u64,
-        shared: Arc<Shared>,
-        reply: oneshot::Receiver<Result<Done, RunError>>,
-        is_answered: bool,
-    },
+    Queued { id: u64, shared: Arc<Shared>, reply: Reply, is_answered: bool },
+    Parts { parts: Vec<Pending>, done: Vec<Option<Done>> },
 }
 
 impl Pending {
@@ -42,12 +39,15 @@ impl Pending {
         Pending(State::Ready(Some(Box::new(result))))
     }
 
-    pub(crate) fn queued(
-        id: u64,
-        shared: Arc<Shared>,
-        reply: oneshot::Receiver<Result<Done, RunError>>,
-    ) -> Pending {
+    pub(crate) fn queued(id: u64, shared: Arc<Shared>, reply: Reply) -> Pending {
         Pending(State::Queued { id, shared, reply, is_answered: false })
+    }
+
+    /// The result of a task whose rows are spread over these, in order. The first that fails is its result, and the others
+    /// are dropped then.
+    pub(crate) fn parts(parts: Vec<Pending>) -> Pending {
+        let done = parts.iter().map(|_| None).collect();
+        Pending(State::Parts { parts, done })
     }
 }
 
@@ -63,8 +63,40 @@ impl Future for Pending {
                 *is_answered = true;
                 received.unwrap_or(Err(RunError::Closed))
             }),
+            State::Parts { parts, done } => {
+                // One after the other: to poll all of many parts whenever one is done would take their number squared.
+                for (part, done) in parts.iter_mut().zip(done.iter_mut()).filter(|(_, done)| done.is_none()) {
+                    match Pin::new(part).poll(context) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(result)) => *done = Some(result),
+                        Poll::Ready(Err(error)) => {
+                            parts.clear();
+                            return Poll::Ready(Err(error));
+                        }
+                    }
+                }
+                Poll::Ready(together(&std::mem::take(done).into_iter().flatten().collect::<Vec<_>>()))
+            }
         }
     }
+}
+
+/// One result of the results of parts.
+fn together(parts: &[Done]) -> Result<Done, RunError> {
+    let n_outputs = parts.first().map_or(0, |part| part.outputs.len());
+    let output = |at: usize| {
+        let tensors: Vec<Tensor> = parts.iter().filter_map(|part| part.outputs.get(at).cloned()).collect();
+        Tensor::concat(&tensors).map_err(|error| {
+            let text = format!("outputs of the parts of a request that was split cannot be joined: {error}");
+            RunError::Engine(Error::new(ErrorKind::Internal, text))
+        })
+    };
+    Ok(Done {
+        outputs: (0..n_outputs).map(output).collect::<Result<_, _>>()?,
+        queued: parts.iter().map(|part| part.queued).max().unwrap_or_default(),
+        ran: parts.iter().map(|part| part.ran).max().unwrap_or_default(),
+        batch_size: parts.iter().map(|part| part.batch_size).max().unwrap_or_default(),
+    })
 }
 
 impl Drop for Pending {

@@ -1,37 +1,77 @@
-//! Which tasks run next: a pure function of the time and of what waits.
+//! Who is let in and what runs next: pure functions of the time, of what waits and of what is foreseen.
 
-use std::collections::{HashMap, VecDeque};
+mod admit;
+mod form;
+mod order;
+mod shares;
+mod turns;
+
+pub use admit::{Admission, Newcomer, Why, admit};
+pub use shares::Shares;
+pub use turns::Turns;
+
+use std::collections::VecDeque;
 use std::hash::Hash;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::Batching;
+use crate::cost::Forecast;
+use crate::{Batching, Policy};
 
 /// What the policy knows of a task that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting<K> {
     /// Tasks with equal keys can be joined; `None` for a task that runs alone.
     pub key: Option<K>,
+    /// Tasks of one kind cost alike ([`Forecast`]).
+    pub kind: u32,
     /// Its rows; 1 when it runs alone.
     pub n_rows: usize,
     /// When it came.
     pub arrived: Instant,
     /// When its answer is of no more use.
     pub deadline: Option<Instant>,
+    /// 1 (first) to 9.
+    pub priority: u8,
+    /// Who asks: equal for tasks of one caller.
+    pub caller: u64,
+    /// Where callers take turns, the turn that this task is part of ([`Turns`]).
+    pub turn: u64,
 }
 
-/// What waits, the oldest first.
+/// What waits and what runs.
 #[derive(Debug)]
-pub struct QueueView<'a, K> {
-    /// The tasks.
+pub struct View<'a, K> {
+    /// The tasks that wait, in order of arrival.
     pub waiting: &'a VecDeque<Waiting<K>>,
+    /// Bytes of their inputs.
+    pub n_bytes: usize,
     /// Whether no more tasks will come, so that waiting for others is of no use.
     pub closing: bool,
+    /// Lanes there are.
+    pub n_lanes: usize,
+    /// When the runs under way are expected to end.
+    pub ends: &'a [Instant],
+    /// Runs for which there are threads now.
+    pub n_startable: usize,
+    /// How long a lane usually waits for threads when there are none.
+    pub delay: Duration,
+    /// The lanes' time that priorities had.
+    pub shares: &'a Shares,
+    /// Whether tasks of several callers wait.
+    pub is_contended: bool,
+}
+
+impl<K> View<'_, K> {
+    /// Lanes that run nothing and could.
+    pub(crate) fn n_free(&self) -> usize {
+        self.n_lanes.saturating_sub(self.ends.len()).min(self.n_startable)
+    }
 }
 
 /// What a free lane does now. Positions ascend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// Answer the tasks at these positions that their deadline has passed.
+    /// Answer the tasks at these positions that their deadline has passed, or passes before they could be done.
     Expire(Vec<usize>),
     /// Run the tasks at these positions, as one batch.
     Start(Vec<usize>),
@@ -41,31 +81,36 @@ pub enum Decision {
 
 /// Says what a free lane does.
 ///
-/// A task that is past its deadline never starts. Tasks of one key start in the order in which they came. A group of
-/// tasks of one key is ready when it fills a batch, when one of its tasks has waited for
-/// [`Batching::batch_timeout`], or at once when that is zero or would outlast the task's deadline. Of the groups that
-/// are ready, the one whose first task is the oldest starts, so none is passed over for ever.
-pub fn decide<K: Eq + Hash>(now: Instant, view: &QueueView<'_, K>, batching: Option<&Batching>) -> Decision {
-    let expired: Vec<usize> = positions(view, |task| task.deadline.is_some_and(|deadline| deadline <= now));
-    if !expired.is_empty() {
-        return Decision::Expire(expired);
+/// *Who is next.* Priorities first ([`crate::Priorities`]), then turns of callers where they are taken, then the earliest
+/// deadline; a task without one is treated as if it had a second from its arrival, so that it is passed over only so
+/// often. A task that cannot make its deadline never starts.
+///
+/// *What runs with it.* Tasks of its key in that same order, up to the batch size. With [`Batching::by_cost`] also no more
+/// rows than are computed faster together, than share the work evenly with other free lanes, and than let all of them
+/// arrive in time.
+///
+/// *When.* At once, unless a batch that could still grow is told to wait by [`Batching::batch_timeout`] or
+/// [`Batching::is_deferred`]. Of the batches that are ready, the one whose first task is next starts.
+pub fn decide<K: Eq + Hash>(
+    now: Instant,
+    view: &View<'_, K>,
+    forecast: &dyn Forecast,
+    policy: &Policy,
+) -> Decision {
+    let lost = lost(now, view, forecast, policy);
+    if !lost.is_empty() {
+        return Decision::Expire(lost);
     }
-    let Some(head) = view.waiting.front() else { return Decision::Wait(None) };
-    let (Some(batching), Some(key)) = (batching, &head.key) else { return Decision::Start(vec![0]) };
-    let mut first = Group::default();
-    for (at, task) in view.waiting.iter().enumerate().filter(|(_, task)| task.key.as_ref() == Some(key)) {
-        first.add(at, task, view.closing, batching);
-        if first.is_closed {
-            break;
-        }
-    }
+    let Some(head) = order::first(view, policy) else { return Decision::Wait(None) };
+    let Some(batching) = &policy.batching else { return Decision::Start(vec![head]) };
+    let first = form::batch_of(now, view, forecast, policy, batching, head);
     if first.is_ready(now) {
-        return Decision::Start(first.members);
+        return Decision::Start(first.members());
     }
-    let groups = groups(view, batching);
-    let earliest = groups.iter().filter_map(|group| group.due).min();
-    match groups.into_iter().find(|group| group.is_ready(now)) {
-        Some(group) => Decision::Start(group.members),
+    let batches = form::all(now, view, forecast, policy, batching);
+    let earliest = batches.iter().filter_map(form::Batch::due).min();
+    match batches.into_iter().find(|batch| batch.is_ready(now)) {
+        Some(batch) => Decision::Start(batch.members()),
         None => {
             let deadline = view.waiting.iter().filter_map(|task| task.deadline).min();
             Decision::Wait(earliest.into_iter().chain(deadline).min())
@@ -73,67 +118,42 @@ pub fn decide<K: Eq + Hash>(now: Instant, view: &QueueView<'_, K>, batching: Opt
     }
 }
 
-fn positions<K>(view: &QueueView<'_, K>, keep: impl Fn(&Waiting<K>) -> bool) -> Vec<usize> {
-    view.waiting.iter().enumerate().filter(|(_, task)| keep(task)).map(|(at, _)| at).collect()
-}
-
-/// All groups, in the order of their first tasks.
-fn groups<K: Eq + Hash>(view: &QueueView<'_, K>, batching: &Batching) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    let mut by_key: HashMap<&K, usize> = HashMap::new();
-    for (at, task) in view.waiting.iter().enumerate() {
-        let index = match &task.key {
-            Some(key) => *by_key.entry(key).or_insert(groups.len()),
-            None => groups.len(),
-        };
-        if index == groups.len() {
-            groups.push(Group::default());
+/// Tasks that are past their deadline, or would be if they ran now and alone, for half the runs.
+fn lost<K>(now: Instant, view: &View<'_, K>, forecast: &dyn Forecast, policy: &Policy) -> Vec<usize> {
+    let mut last = None;
+    let mut least = |task: &Waiting<K>| {
+        if !policy.refuses_early {
+            return Duration::ZERO;
         }
-        if let Some(group) = groups.get_mut(index) {
-            group.add(at, task, view.closing, batching);
+        let wanted = (task.kind, task.n_rows);
+        let (known, time) = *last.get_or_insert_with(|| (wanted, alone(forecast, wanted)));
+        if known == wanted {
+            return time;
         }
-    }
-    groups
+        last = Some((wanted, alone(forecast, wanted)));
+        last.map_or(Duration::ZERO, |(_, time)| time)
+    };
+    let is_lost = |task: &Waiting<K>, least: Duration| {
+        task.deadline.is_some_and(|deadline| {
+            deadline <= now || now.checked_add(least).is_none_or(|ends| deadline < ends)
+        })
+    };
+    let positions = view.waiting.iter().enumerate();
+    positions.filter(|(_, task)| is_lost(task, least(task))).map(|(at, _)| at).collect()
 }
 
-/// The next batch of one key, as far as it can be formed.
-#[derive(Debug, Default)]
-struct Group {
-    members: Vec<usize>,
-    n_rows: usize,
-    /// Nothing more may be added: it is full, or the next task did not fit and must not be overtaken.
-    is_closed: bool,
-    /// When the first of its members has waited long enough.
-    due: Option<Instant>,
+/// What a run of these rows takes at the median; nothing where runs cannot be foreseen.
+fn alone(forecast: &dyn Forecast, (kind, n_rows): (u32, usize)) -> Duration {
+    if !forecast.is_steady(kind) {
+        return Duration::ZERO;
+    }
+    forecast.estimate(kind, n_rows).map_or(Duration::ZERO, |estimate| estimate.p50)
 }
 
-impl Group {
-    fn add<K>(&mut self, at: usize, task: &Waiting<K>, closing: bool, batching: &Batching) {
-        let max = batching.max_batch_size.get();
-        let n_rows = self.n_rows.saturating_add(task.n_rows);
-        if self.is_closed || (n_rows > max && !self.members.is_empty()) {
-            self.is_closed = true;
-            return;
-        }
-        self.members.push(at);
-        self.n_rows = n_rows;
-        self.is_closed = n_rows >= max;
-        let due = due(task, closing, batching);
-        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
-    }
-
-    fn is_ready(&self, now: Instant) -> bool {
-        self.is_closed || self.due.is_some_and(|due| due <= now)
-    }
-}
-
-/// When a task has waited long enough for others.
-fn due<K>(task: &Waiting<K>, closing: bool, batching: &Batching) -> Instant {
-    if closing || task.key.is_none() {
-        return task.arrived;
-    }
-    let until = task.arrived.checked_add(batching.batch_timeout).unwrap_or(task.arrived);
-    if task.deadline.is_some_and(|deadline| deadline <= until) { task.arrived } else { until }
+/// Rows of this kind that run together at most.
+fn cap(forecast: &dyn Forecast, batching: &Batching, kind: u32) -> usize {
+    let max = batching.max_batch_size.get();
+    if batching.by_cost { forecast.enough(kind, max) } else { max }
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use salver_tensor::{DType, Dims, Shape, Signature, TensorSpec};
 use salver_testkit::puppet::{FnModel, Puppet, PuppetModel, half_plus_two_signature};
 
 use super::*;
-use crate::Batching;
+use crate::{Batching, Cores, Done};
+
+mod admission;
+mod joining;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -36,17 +40,19 @@ fn vector(elements: &[f32]) -> Tensor {
 }
 
 fn task(elements: &[f32]) -> Task {
-    Task { signature: 0, inputs: vec![vector(elements)], outputs: vec![0], deadline: None }
+    Task::new(0, vec![vector(elements)], vec![0])
 }
 
 fn config(n_lanes: usize, batching: Option<Batching>) -> Config {
     let n_lanes = NonZeroUsize::new(n_lanes).unwrap();
-    Config { n_lanes, batching, inline_below: Duration::ZERO, ..Config::default() }
+    let policy = Policy { batching, inline_below: Duration::ZERO, ..Policy::default() };
+    Config { n_lanes, policy, ..Config::default() }
 }
 
 fn batches_of(max: usize, allowed: &[usize]) -> Option<Batching> {
     let max_batch_size = NonZeroUsize::new(max).unwrap();
-    Some(Batching { max_batch_size, allowed_batch_sizes: allowed.to_vec(), ..Batching::default() })
+    let allowed_batch_sizes = allowed.to_vec();
+    Some(Batching { max_batch_size, allowed_batch_sizes, by_cost: false, ..Batching::default() })
 }
 
 fn start(model: Arc<dyn Model>, config: Config) -> (LaneSet, Arc<Hand>) {
@@ -107,10 +113,10 @@ fn a_full_queue_refuses_at_once() {
         assert_eq!(lanes.stats().n_refused, 1);
         drop((taken, run, running));
     };
-    check(|config| config.max_queue = NonZeroUsize::new(2).unwrap(), 2);
-    check(|config| config.max_queued_bytes = 24, 3);
+    check(|config| config.policy.max_queue = NonZeroUsize::new(2).unwrap(), 2);
+    check(|config| config.policy.max_queued_bytes = 24, 3);
     // A task larger than the bound is taken when nothing else waits.
-    check(|config| config.max_queued_bytes = 1, 1);
+    check(|config| config.policy.max_queued_bytes = 1, 1);
 }
 
 #[test]
@@ -241,40 +247,26 @@ fn a_panic_fails_its_task_and_the_session_is_made_anew() {
 }
 
 #[test]
-fn outputs_that_are_not_rows_are_an_error() {
-    let check = |output: Tensor, expected: &str| {
-        let model = FnModel::new(half_plus_two_signature(), move |_| Ok(vec![output.clone()]));
-        let (lanes, _) = start(model, config(1, batches_of(2, &[])));
-        let error = wait(lanes.submit(task(&[1.0])).unwrap()).unwrap_err();
-        assert_eq!(error.to_string(), expected);
-    };
-    let scalar = vector(&[1.0]).reshape(Shape::scalar()).unwrap();
-    check(scalar, "Batched output tensor has 0 dimensions");
-    check(
-        vector(&[1.0, 2.0]),
-        "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors",
-    );
-}
-
-#[test]
-fn signatures_without_open_rows_are_not_joined() {
-    let fixed = |name: &str| TensorSpec {
+fn signatures_without_open_rows_or_with_state_are_not_joined() {
+    let spec = |name: &str, dim: Option<usize>| TensorSpec {
         name: name.into(),
         tensor_name: name.into(),
         dtype: DType::F32,
-        dims: Dims::new(vec![Some(1)]),
+        dims: Dims::new(vec![dim]),
         default: None,
     };
-    let signature = Signature::new("s", "m", vec![fixed("x")], vec![fixed("y")]);
-    let (model, puppet) = PuppetModel::new(signature);
-    let (lanes, _) = start(model, config(1, batches_of(4, &[4])));
-    let pending = [1.0, 2.0].map(|x| lanes.submit(task(&[x])).unwrap());
-    for x in [1.0, 2.0] {
-        let run = puppet.next_run(SOON);
-        assert_eq!(run.inputs(), [vector(&[x])]);
-        run.echo();
+    let of = |dim| Signature::new("s", "m", vec![spec("x", dim)], vec![spec("y", dim)]);
+    for signature in [of(Some(1)), of(None).with_state()] {
+        let (model, puppet) = PuppetModel::new(signature);
+        let (lanes, _) = start(model, config(1, batches_of(4, &[4])));
+        let pending = [1.0, 2.0].map(|x| lanes.submit(task(&[x])).unwrap());
+        for x in [1.0, 2.0] {
+            let run = puppet.next_run(SOON);
+            assert_eq!(run.inputs(), [vector(&[x])]);
+            run.echo();
+        }
+        assert_eq!(pending.map(outputs), [[1.0], [2.0]]);
     }
-    assert_eq!(pending.map(outputs), [[1.0], [2.0]]);
 }
 
 /// Runs `body` on this thread as inside the engine.
@@ -294,7 +286,8 @@ fn cheap_runs_are_made_where_they_are_submitted() {
         })
     };
     let inline_below = Duration::from_micros(50);
-    let config = Config { inline_below, ..config(1, batches_of(4, &[])) };
+    let mut config = config(1, batches_of(4, &[]));
+    config.policy.inline_below = inline_below;
     let lanes = LaneSet::start(model.clone(), config, clock.clone()).unwrap();
     let submit = || outputs(lanes.submit(task(&[1.0])).unwrap());
     let n_runs = || (lanes.stats().n_inline_runs, lanes.stats().n_lane_runs);
@@ -315,6 +308,18 @@ fn cheap_runs_are_made_where_they_are_submitted() {
     lanes.warm_up(&task(&[1.0]), NonZeroUsize::MIN).unwrap();
     entered(&*model, || assert_eq!(submit(), [1.0]));
     assert_eq!(n_runs(), (3, 4), "warming up replaces the estimate");
+}
+
+#[test]
+fn runs_that_nobody_can_foresee_have_lanes() {
+    let model = FnModel::new(half_plus_two_signature(), |inputs| Ok(inputs.to_vec())).with_loops();
+    let mut config = config(1, batches_of(4, &[]));
+    config.policy.inline_below = Duration::from_secs(3600);
+    let lanes = LaneSet::start(model.clone(), config, Hand::new()).unwrap();
+    for _ in 0..3 {
+        entered(&*model, || assert_eq!(outputs(lanes.submit(task(&[1.0])).unwrap()), [1.0]));
+    }
+    assert_eq!((lanes.stats().n_inline_runs, lanes.stats().n_lane_runs), (0, 3));
 }
 
 #[test]
@@ -342,4 +347,244 @@ fn shutting_down_waits_within_its_grace() {
         assert!(shutdown.join().unwrap());
     });
     assert_eq!(pending.map(outputs), [[1.0], [2.0]]);
+}
+
+fn threads(n: usize, bound: Duration) -> Cores {
+    Cores::with_bound(NonZeroUsize::new(n).unwrap(), bound)
+}
+
+/// A model whose run holds all threads, and one whose lanes have a task and wait for threads.
+struct Line {
+    clock: Arc<Hand>,
+    cores: Cores,
+    run: salver_testkit::puppet::PendingRun,
+    waiting: LaneSet,
+    puppet: Puppet,
+    pending: Pending,
+    _hanging: (LaneSet, Puppet, Pending),
+}
+
+const BOUND: Duration = Duration::from_secs(1_000_000);
+
+fn line(deadline: Option<Duration>) -> Line {
+    let (clock, cores) = (Hand::new(), threads(1, BOUND));
+    let start = || {
+        let (model, puppet) = PuppetModel::new(half_plus_two_signature());
+        let config = Config { cores: Some(cores.clone()), ..config(2, None) };
+        (LaneSet::start(model, config, clock.clone()).unwrap(), puppet)
+    };
+    let ((hanging, hanging_puppet), (waiting, puppet)) = (start(), start());
+    let hung = hanging.submit(task(&[1.0])).unwrap();
+    let run = hanging_puppet.next_run(SOON);
+    let deadline = deadline.map(|deadline| clock.now() + deadline);
+    let pending = waiting.submit(Task { deadline, ..task(&[2.0]) }).unwrap();
+    until(|| waiting.shared.lock().n_in_line > 0);
+    Line { clock, cores, run, waiting, puppet, pending, _hanging: (hanging, hanging_puppet, hung) }
+}
+
+fn until(is_true: impl Fn() -> bool) {
+    while !is_true() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_model_that_hangs_stops_no_other() {
+    let line = line(None);
+    assert!(line.puppet.try_next_run(Duration::ZERO).is_none());
+    line.clock.pass(BOUND);
+    line.waiting.wake();
+    line.puppet.next_run(SOON).echo();
+    assert_eq!(outputs(line.pending), [2.0]);
+    // What was written off does not count twice when it comes back.
+    line.run.echo();
+    let first = line.waiting.submit(task(&[3.0])).unwrap();
+    let run = line.puppet.next_run(SOON);
+    let second = line.waiting.submit(task(&[4.0])).unwrap();
+    until(|| line.cores.n_waiting() == 1);
+    assert!(line.puppet.try_next_run(Duration::ZERO).is_none());
+    run.echo();
+    line.puppet.next_run(SOON).echo();
+    assert_eq!([first, second].map(outputs), [[3.0], [4.0]]);
+}
+
+#[test]
+fn deadlines_pass_while_lanes_wait_for_threads() {
+    let line = line(Some(Duration::from_secs(5)));
+    line.clock.pass(Duration::from_secs(5));
+    line.waiting.wake();
+    assert_eq!(wait(line.pending).unwrap_err(), RunError::DeadlineExceeded);
+    assert_eq!(line.waiting.stats().n_expired, 1);
+    until(|| line.cores.n_waiting() == 0);
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "what wakes a lane here is the machine's time")]
+fn a_deadline_that_comes_later_wakes_lanes_that_wait_for_threads() {
+    let (cores, clock) = (threads(1, BOUND), Instant::now);
+    let start = || {
+        let (model, puppet) = PuppetModel::new(half_plus_two_signature());
+        let config = Config { cores: Some(cores.clone()), ..config(1, None) };
+        (LaneSet::start(model, config, Arc::new(clock)).unwrap(), puppet)
+    };
+    let ((hanging, hanging_puppet), (waiting, _puppet)) = (start(), start());
+    let _hung = hanging.submit(task(&[1.0])).unwrap();
+    let run = hanging_puppet.next_run(SOON);
+    let _patient = waiting.submit(task(&[2.0])).unwrap();
+    until(|| waiting.shared.lock().n_in_line > 0);
+    let deadline = Some(clock() + Duration::from_millis(5));
+    let pending = waiting.submit(Task { deadline, ..task(&[3.0]) }).unwrap();
+    assert_eq!(wait(pending).unwrap_err(), RunError::DeadlineExceeded);
+    drop(run);
+}
+
+#[test]
+fn lanes_that_wait_for_threads_end_when_they_are_dropped() {
+    let Line { waiting, pending, run, _hanging, puppet, .. } = line(None);
+    let (sent, ended) = sync_channel(1);
+    let thread = std::thread::spawn(move || {
+        drop(waiting);
+        sent.send(()).unwrap();
+    });
+    ended.recv_timeout(SOON).expect("the lanes end while another model's run hangs");
+    thread.join().unwrap();
+    assert_eq!(wait(pending).unwrap_err(), RunError::Closed);
+    drop((run, puppet));
+}
+
+#[test]
+fn lanes_wait_for_threads_only_as_long_as_there_is_a_task() {
+    let line = line(None);
+    drop(line.pending);
+    until(|| line.cores.n_waiting() == 0);
+    line.run.echo();
+    assert_eq!(line.waiting.stats().n_cancelled, 1);
+}
+
+type Gate = (Mutex<bool>, Condvar);
+
+/// A model whose run ends when it is let go, and then fails; says when a run has begun.
+fn hanging() -> (Arc<FnModel>, Arc<Gate>, Receiver<()>) {
+    let gate: Arc<Gate> = Arc::default();
+    let (began, begun) = sync_channel(1);
+    let held = Arc::clone(&gate);
+    let model = FnModel::new(half_plus_two_signature(), move |_| {
+        began.send(()).unwrap();
+        drop(held.1.wait_while(held.0.lock().unwrap(), |is_open| !*is_open).unwrap());
+        Err(EngineError::new(ErrorKind::Unavailable, "let go"))
+    });
+    (model, gate, begun)
+}
+
+fn let_go(gate: &Gate) {
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+}
+
+#[test]
+fn runs_that_do_not_end_in_time_are_abandoned() {
+    let (model, gate, begun) = hanging();
+    let is_abandoned = Arc::new(Mutex::new(false));
+    let model = {
+        let (gate, is_abandoned) = (Arc::clone(&gate), Arc::clone(&is_abandoned));
+        model.abandoned_by(move || {
+            *is_abandoned.lock().unwrap() = true;
+            let_go(&gate);
+        })
+    };
+    let grace = Duration::from_secs(1_000_000);
+    let (lanes, clock) = start(model, Config { unload_grace: grace, ..config(1, None) });
+    let pending = lanes.submit(task(&[1.0])).unwrap();
+    begun.recv_timeout(SOON).unwrap();
+    let shared = Arc::clone(&lanes.shared);
+    let unload = std::thread::spawn(move || drop(lanes));
+    until(|| shared.lock().stopped);
+    assert!(!*is_abandoned.lock().unwrap(), "not before the grace is over");
+    until(|| {
+        let is_abandoned = is_abandoned.lock().unwrap();
+        if !*is_abandoned {
+            clock.pass(grace);
+            shared.wake(&shared.lock());
+        }
+        *is_abandoned
+    });
+    unload.join().unwrap();
+    assert_eq!(Arc::strong_count(&shared), 2, "this test's and the answer's: the lanes have ended");
+    assert_eq!(wait(pending).unwrap_err().to_string(), "let go");
+}
+
+#[test]
+fn a_run_that_never_ends_does_not_keep_the_unloading() {
+    let (model, gate, begun) = hanging();
+    let (lanes, _) = start(model, Config { unload_grace: Duration::ZERO, ..config(1, None) });
+    let pending = lanes.submit(task(&[1.0])).unwrap();
+    begun.recv_timeout(SOON).unwrap();
+    drop(lanes);
+    let_go(&gate);
+    assert_eq!(wait(pending).unwrap_err().to_string(), "let go", "the lane was left behind");
+}
+
+#[test]
+fn runs_that_end_in_time_are_not_abandoned() {
+    let (model, gate, begun) = hanging();
+    let model = model.abandoned_by(|| panic!("not abandoned"));
+    let (lanes, _) = start(model, config(1, None));
+    let pending = lanes.submit(task(&[1.0])).unwrap();
+    begun.recv_timeout(SOON).unwrap();
+    let shared = Arc::clone(&lanes.shared);
+    let unload = std::thread::spawn(move || drop(lanes));
+    until(|| shared.lock().stopped);
+    let_go(&gate);
+    unload.join().unwrap();
+    assert_eq!(wait(pending).unwrap_err().to_string(), "let go");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn pinned_lanes_of_all_models_go_round_the_processors() {
+    use rustix::thread::{CpuSet, sched_getaffinity};
+
+    let own = || {
+        (0..CpuSet::MAX_CPU).filter(|&cpu| sched_getaffinity(None).unwrap().is_set(cpu)).collect::<Vec<_>>()
+    };
+    let allowed = own();
+    let cores = threads(1, BOUND);
+    let processors: Vec<usize> = (0..allowed.len() + 1)
+        .map(|_| {
+            let seen: Arc<Mutex<Vec<usize>>> = Arc::default();
+            let sees = Arc::clone(&seen);
+            let model = FnModel::new(half_plus_two_signature(), move |inputs| {
+                *sees.lock().unwrap() = own();
+                Ok(inputs.to_vec())
+            });
+            let (lanes, _) =
+                start(model, Config { pinned: true, cores: Some(cores.clone()), ..config(1, None) });
+            outputs(lanes.submit(task(&[1.0])).unwrap());
+            let [processor] = seen.lock().unwrap()[..] else { panic!("one processor") };
+            processor
+        })
+        .collect();
+    assert_eq!(processors, [&allowed[..], &allowed[..1]].concat());
+}
+
+#[test]
+fn a_short_run_does_not_wait_for_a_long_one() {
+    let (cores, clock) = (threads(1, BOUND), Hand::new());
+    let start = || {
+        let (model, puppet) = PuppetModel::new(half_plus_two_signature());
+        let config = Config { cores: Some(cores.clone()), ..config(1, None) };
+        (LaneSet::start(model, config, clock.clone()).unwrap(), puppet)
+    };
+    let [(long, long_puppet), (short, short_puppet)] = [start(), start()];
+    let learnt = short.submit(task(&[1.0])).unwrap();
+    clock.pass(Duration::from_micros(100));
+    short_puppet.next_run(SOON).echo();
+    assert!(wait(learnt).is_ok());
+    let running = long.submit(task(&[2.0])).unwrap();
+    let run = long_puppet.next_run(SOON);
+    let beside = short.submit(task(&[3.0])).unwrap();
+    short_puppet.next_run(SOON).echo();
+    assert!(wait(beside).is_ok());
+    run.echo();
+    assert!(wait(running).is_ok());
 }
