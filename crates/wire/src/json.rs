@@ -25,6 +25,7 @@
 mod column;
 mod decode;
 mod encode;
+mod examples;
 mod pages;
 mod scalar;
 mod text;
@@ -33,10 +34,12 @@ pub(crate) mod number;
 
 pub use decode::{Decoded, Format, check_request, decode_predict};
 pub use encode::encode_predict;
+pub use examples::{Examples, decode_examples, encode_classify, encode_regress};
 pub use number::NonFinite;
 pub use pages::{error_body, metadata_body, models_body, status_body};
 
 pub(crate) use column::{Column, column};
+pub(crate) use decode::read_tensors;
 pub(crate) use encode::{Style, write_list, write_string};
 pub(crate) use scalar::Scalar;
 pub(crate) use text::Text;

@@ -7,6 +7,7 @@
 //! What comes in is not trusted: no reader panics, recurses without bound or reserves memory for a length that it was
 //! told. Elements that arrive as bytes stay slices of the buffer they arrived in.
 
+pub mod client;
 pub mod json;
 pub mod oip;
 pub mod oip_grpc;

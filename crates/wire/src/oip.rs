@@ -98,6 +98,12 @@ pub fn join_bytes(strings: &[Bytes]) -> Result<Bytes, String> {
     Ok(raw.freeze())
 }
 
+/// The priority that a request's parameter `priority` means, as Triton has it: 0 is the default, 1 the first, larger numbers come
+/// later. Above 9, the last that there is, all count as 9.
+pub fn priority(number: u64) -> Option<u8> {
+    (number > 0).then(|| u8::try_from(number.min(9)).unwrap_or(9))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -113,6 +119,11 @@ mod tests {
         assert_eq!(datatype(DType::C64), None);
         assert_eq!(dtype("FP8"), None);
         assert_eq!(dtype("fp32"), None);
+    }
+
+    #[test]
+    fn priorities_are_bounded() {
+        assert_eq!([0, 1, 9, 10, u64::MAX].map(priority), [None, Some(1), Some(9), Some(9), Some(9)]);
     }
 
     #[test]

@@ -7,4 +7,5 @@ mod infer;
 pub use describe::{
     Counter, ModelCounters, config_response, index_response, metadata_response, statistics_response,
 };
-pub use infer::{Contents, contents_of, decode_inputs, encode_response, output_names};
+pub(crate) use infer::decode_input;
+pub use infer::{Contents, contents_of, decode_inputs, encode_response, output_names, priority, timeout};

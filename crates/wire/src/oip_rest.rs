@@ -14,7 +14,7 @@
 )]
 
 mod describe;
-mod request;
+pub(crate) mod request;
 mod response;
 
 pub use describe::{config_body, index_body, metadata_body, server_body, statistics_body};

@@ -326,8 +326,8 @@ pub struct NamedTensorProto {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BytesList {
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    pub value: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub value: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FloatList {
@@ -370,11 +370,6 @@ pub struct FeatureList {
 pub struct FeatureLists {
     #[prost(btree_map = "string, message", tag = "1")]
     pub feature_list: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, FeatureList>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Example {
-    #[prost(message, optional, tag = "1")]
-    pub features: ::core::option::Option<Features>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SequenceExample {

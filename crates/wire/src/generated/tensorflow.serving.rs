@@ -244,14 +244,14 @@ pub mod model_spec {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExampleList {
     #[prost(message, repeated, tag = "1")]
-    pub examples: ::prost::alloc::vec::Vec<super::Example>,
+    pub examples: ::prost::alloc::vec::Vec<crate::tfs::SerializedExample>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExampleListWithContext {
     #[prost(message, repeated, tag = "1")]
-    pub examples: ::prost::alloc::vec::Vec<super::Example>,
+    pub examples: ::prost::alloc::vec::Vec<crate::tfs::SerializedExample>,
     #[prost(message, optional, tag = "2")]
-    pub context: ::core::option::Option<super::Example>,
+    pub context: ::core::option::Option<crate::tfs::SerializedExample>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Input {

@@ -97,8 +97,22 @@ fn check_keys(text: &Text<'_>, has_both: bool) -> Result<(), Error> {
 }
 
 /// An error about the body as a whole, which its text shows.
-fn of_body(text: &Text<'_>, what: &str) -> Error {
+pub(super) fn of_body(text: &Text<'_>, what: &str) -> Error {
     Error::invalid(format!("JSON Value: {} {what}", text.show_at(0)))
+}
+
+/// Checks that the body begins as an object.
+pub(super) fn open_body(text: &mut Text<'_>) -> Result<(), Error> {
+    let peek = match text.peek() {
+        Ok(peek) => peek,
+        Err(_) => return Err(Error::invalid("JSON Parse error: The document is empty")),
+    };
+    if peek != Peek::Object {
+        let shown = text.show();
+        text.skip(peek)?;
+        return Err(Error::invalid(format!("JSON Value: {shown} Is not object")));
+    }
+    Ok(())
 }
 
 /// What the outermost object holds.
@@ -144,15 +158,7 @@ impl Found {
         text: &mut Text<'_>,
         resolve: &mut impl FnMut(&str) -> Result<Arc<Signature>, Error>,
     ) -> Result<(), Error> {
-        let peek = match text.peek() {
-            Ok(peek) => peek,
-            Err(_) => return Err(Error::invalid("JSON Parse error: The document is empty")),
-        };
-        if peek != Peek::Object {
-            let shown = text.show();
-            text.skip(peek)?;
-            return Err(Error::invalid(format!("JSON Value: {shown} Is not object")));
-        }
+        open_body(text)?;
         let mut key = text.object_first(Key::of)?;
         while let Some(found) = key {
             let peek = text.peek()?;
@@ -204,7 +210,11 @@ impl Found {
 }
 
 /// Reads the value that starts here. After an error the position is unspecified.
-fn read_tensors(text: &mut Text<'_>, format: Format, signature: &Signature) -> Result<Vec<Tensor>, Error> {
+pub(crate) fn read_tensors(
+    text: &mut Text<'_>,
+    format: Format,
+    signature: &Signature,
+) -> Result<Vec<Tensor>, Error> {
     let peek = text.peek()?;
     match format {
         Format::Columnar => read_inputs(text, peek, signature),

@@ -156,8 +156,8 @@ pub fn metadata_body<'a>(id: &ModelId, signatures: impl IntoIterator<Item = &'a 
 
 fn signature_page(signature: &Signature) -> SignaturePage<'_> {
     SignaturePage {
-        inputs: tensor_pages(signature.inputs()),
-        outputs: tensor_pages(signature.outputs()),
+        inputs: tensor_pages(signature.declared_inputs()),
+        outputs: tensor_pages(signature.declared_outputs()),
         method_name: signature.method_name(),
         defaults: BTreeMap::new(),
     }

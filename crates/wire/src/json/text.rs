@@ -320,7 +320,7 @@ fn jiter(text: &[u8]) -> Jiter<'_> {
 }
 
 /// What `rapidjson` calls the kinds of values.
-fn kind(peek: Peek) -> &'static str {
+pub(super) fn kind(peek: Peek) -> &'static str {
     match peek {
         Peek::Null => "Null",
         Peek::False => "False",

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use salver_predict::{Blame, Code, Error, ModelId, bind_inputs, check_input_names};
 use salver_tensor::{DType, Element, Shape, Signature, Tensor};
 
 use crate::oip;
+use crate::proto::inference::infer_parameter::ParameterChoice;
 use crate::proto::inference::model_infer_request::InferInputTensor;
 use crate::proto::inference::model_infer_response::InferOutputTensor;
 use crate::proto::inference::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
@@ -37,6 +39,27 @@ pub fn output_names(request: &ModelInferRequest) -> Result<Vec<&str>, Error> {
         refuse_parameters(&output.parameters, &output.name)?;
     }
     Ok(request.outputs.iter().map(|output| output.name.as_str()).collect())
+}
+
+/// How urgent the request is by its parameter `priority`, 1 first to 9 last; `None` when it does not say. As clients of Triton
+/// send it: 0 is the server's default, larger numbers come later.
+pub fn priority(request: &ModelInferRequest) -> Option<u8> {
+    oip::priority(whole(request, "priority")?)
+}
+
+/// How long the client waits for an answer by its parameter `timeout`, in microseconds; `None` when it does not say.
+pub fn timeout(request: &ModelInferRequest) -> Option<Duration> {
+    whole(request, "timeout").filter(|&micros| micros > 0).map(Duration::from_micros)
+}
+
+/// A parameter that is a whole number; clients send it with a sign, without one, or as text.
+fn whole(request: &ModelInferRequest, name: &str) -> Option<u64> {
+    match request.parameters.get(name)?.parameter_choice.as_ref()? {
+        ParameterChoice::Int64Param(number) => u64::try_from(*number).ok(),
+        ParameterChoice::Uint64Param(number) => Some(*number),
+        ParameterChoice::StringParam(text) => text.parse().ok(),
+        _ => None,
+    }
 }
 
 fn refuse_parameters(parameters: &BTreeMap<String, InferParameter>, tensor: &str) -> Result<(), Error> {
@@ -87,7 +110,7 @@ fn check_names(inputs: &[InferInputTensor]) -> Result<(), Error> {
     }
 }
 
-fn decode_input(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, String> {
+pub(crate) fn decode_input(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, String> {
     let dtype = oip::dtype(&input.datatype).ok_or_else(|| unknown_datatype(&input.datatype))?;
     let shape = decode_shape(&input.shape)?;
     match (raw, input.contents) {

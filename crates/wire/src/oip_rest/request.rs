@@ -24,6 +24,8 @@ pub struct Infer {
     pub binary_outputs: bool,
     /// How long the client waits for an answer, if it says so.
     pub timeout: Option<Duration>,
+    /// How urgent it is, 1 first to 9 last, if the client says so.
+    pub priority: Option<u8>,
 }
 
 /// One output that a request asks for.
@@ -44,24 +46,23 @@ impl Infer {
     pub fn decode(body: &Bytes, header_len: Option<usize>, limits: Limits) -> Result<Infer, Error> {
         let header_len = header_len.unwrap_or(body.len());
         let Some(header) = body.get(..header_len) else {
-            return Err(Error::invalid(format!(
-                "the body has {} bytes, fewer than the {header_len} of its JSON part",
-                body.len()
-            )));
+            return Err(short(body.len(), header_len));
         };
         let mut read = Infer::default();
         let mut drafts = Vec::new();
         let mut text = Text::new(header, limits);
         members(&mut text, "the request", |text, key, peek| match key {
             "id" => string(text, peek, "id").map(|id| read.id = id),
-            "inputs" => items(text, peek, "inputs", |text| read_input(text).map(|input| drafts.push(input))),
+            "inputs" => {
+                items(text, peek, "inputs", |text| read_tensor(text, "input").map(|input| drafts.push(input)))
+            }
             "outputs" => {
                 items(text, peek, "outputs", |text| read_output(text).map(|output| read.outputs.push(output)))
             }
             "parameters" => read.read_parameters(text),
             _ => text.skip(peek),
         })?;
-        read.inputs = finish_inputs(drafts, &mut text, body.slice(header_len..), limits)?;
+        read.inputs = finish_tensors("input", drafts, &mut text, body.slice(header_len..), limits)?;
         Ok(read)
     }
 
@@ -72,6 +73,7 @@ impl Infer {
             "timeout" => number(text, peek, key).map(|micros| {
                 self.timeout = (micros > 0).then(|| Duration::from_micros(micros));
             }),
+            "priority" => number(text, peek, key).map(|number| self.priority = oip::priority(number)),
             _ => text.skip(peek),
         })
     }
@@ -99,9 +101,11 @@ impl Infer {
     }
 }
 
-/// One input as far as it is read.
+/// One tensor as far as it is read.
 #[derive(Default)]
 struct Draft {
+    /// What it is: `input` or `output`.
+    role: &'static str,
     name: String,
     dtype: Option<DType>,
     shape: Option<Shape>,
@@ -116,9 +120,9 @@ enum Data {
     At(usize, usize),
 }
 
-fn read_input(text: &mut Text<'_>) -> Result<Draft, Error> {
-    let mut draft = Draft::default();
-    let read = members(text, "an input", |text, key, peek| match key {
+fn read_tensor(text: &mut Text<'_>, role: &'static str) -> Result<Draft, Error> {
+    let mut draft = Draft { role, ..Draft::default() };
+    let read = members(text, &format!("an {role}"), |text, key, peek| match key {
         "name" => string(text, peek, key).map(|name| draft.name = name),
         "datatype" => read_datatype(text, peek).map(|dtype| draft.dtype = Some(dtype)),
         "shape" => read_shape(text, peek).map(|shape| draft.shape = Some(shape)),
@@ -132,7 +136,7 @@ fn read_input(text: &mut Text<'_>) -> Result<Draft, Error> {
 
 impl Draft {
     fn blame(&self, error: Error) -> Error {
-        if self.name.is_empty() { error } else { error.within(&format!("input '{}': ", self.name)) }
+        if self.name.is_empty() { error } else { error.within(&format!("{} '{}': ", self.role, self.name)) }
     }
 
     fn read_parameters(&mut self, text: &mut Text<'_>) -> Result<(), Error> {
@@ -162,7 +166,7 @@ impl Draft {
     /// The tensor; binary data is taken off the front of `binary`.
     fn finish(self, text: &mut Text<'_>, binary: &mut Bytes) -> Result<(String, Tensor), Error> {
         if self.name.is_empty() {
-            return Err(Error::invalid("an input has no name"));
+            return Err(Error::invalid(format!("an {} has no name", self.role)));
         }
         let dtype = self.dtype.ok_or_else(|| self.blame(Error::invalid("has no datatype")))?;
         let shape = self.shape.clone().ok_or_else(|| self.blame(Error::invalid("has no shape")))?;
@@ -183,7 +187,8 @@ impl Draft {
     }
 }
 
-fn finish_inputs(
+fn finish_tensors(
+    role: &str,
     drafts: Vec<Draft>,
     text: &mut Text<'_>,
     mut binary: Bytes,
@@ -194,12 +199,12 @@ fn finish_inputs(
         let (name, tensor) = draft.finish(text, &mut binary)?;
         if tensor.shape().n_elements() > limits.max_elements {
             let max = limits.max_elements;
-            return Err(Error::invalid(format!("input '{name}': tensor has more than {max} elements")));
+            return Err(Error::invalid(format!("{role} '{name}': tensor has more than {max} elements")));
         }
         inputs.push((name, tensor));
     }
     if !binary.is_empty() {
-        return Err(Error::invalid(format!("{} bytes of binary data belong to no input", binary.len())));
+        return Err(Error::invalid(format!("{} bytes of binary data belong to no {role}", binary.len())));
     }
     Ok(inputs)
 }
@@ -239,6 +244,32 @@ fn reshape(elements: &Tensor, shape: Shape) -> Result<Tensor, Error> {
         return Err(Error::invalid(format!("data has shape {given}, expected {shape}")));
     }
     elements.reshape(shape).map_err(|error| Error::invalid(error.to_string()))
+}
+
+/// The outputs of a response, for clients; `header_len` as in [`Infer::decode`].
+///
+/// # Errors
+/// As [`Infer::decode`].
+pub(crate) fn decode_outputs(
+    body: &Bytes,
+    header_len: Option<usize>,
+    limits: Limits,
+) -> Result<Vec<(String, Tensor)>, Error> {
+    let header_len = header_len.unwrap_or(body.len());
+    let Some(header) = body.get(..header_len) else {
+        return Err(short(body.len(), header_len));
+    };
+    let mut drafts = Vec::new();
+    let mut text = Text::new(header, limits);
+    members(&mut text, "the response", |text, key, peek| match key {
+        "outputs" => items(text, peek, key, |text| read_tensor(text, "output").map(|one| drafts.push(one))),
+        _ => text.skip(peek),
+    })?;
+    finish_tensors("output", drafts, &mut text, body.slice(header_len..), limits)
+}
+
+fn short(n_bytes: usize, header_len: usize) -> Error {
+    Error::invalid(format!("the body has {n_bytes} bytes, fewer than the {header_len} of its JSON part"))
 }
 
 fn read_output(text: &mut Text<'_>) -> Result<RequestedOutput, Error> {

@@ -52,8 +52,8 @@ pub fn signature_def(signature: &Signature) -> SignatureDef {
     let infos =
         |specs: &[TensorSpec]| specs.iter().map(|spec| (spec.name.to_string(), tensor_info(spec))).collect();
     SignatureDef {
-        inputs: infos(signature.inputs()),
-        outputs: infos(signature.outputs()),
+        inputs: infos(signature.declared_inputs()),
+        outputs: infos(signature.declared_outputs()),
         method_name: signature.method_name().to_owned(),
         defaults: Default::default(),
     }

@@ -12,6 +12,23 @@ use salver_tensor::{Dims, TensorSpec};
 
 use super::*;
 
+#[test]
+fn terms_are_parameters() {
+    let check = |choice: ParameterChoice, expected: (Option<u8>, Option<u64>)| {
+        let parameter = InferParameter { parameter_choice: Some(choice.clone()) };
+        let parameters = ["priority", "timeout"].map(|name| (name.to_owned(), parameter.clone()));
+        let request = ModelInferRequest { parameters: parameters.into(), ..ModelInferRequest::default() };
+        let timeout = expected.1.map(Duration::from_micros);
+        assert_eq!((priority(&request), super::timeout(&request)), (expected.0, timeout), "{choice:?}");
+    };
+    check(ParameterChoice::Int64Param(3), (Some(3), Some(3)));
+    check(ParameterChoice::Uint64Param(500), (Some(9), Some(500)));
+    check(ParameterChoice::StringParam("7".to_owned()), (Some(7), Some(7)));
+    check(ParameterChoice::Int64Param(0), (None, None));
+    check(ParameterChoice::Int64Param(-3), (None, None));
+    check(ParameterChoice::BoolParam(true), (None, None));
+}
+
 fn spec(name: &str, dtype: DType) -> TensorSpec {
     TensorSpec { name: name.into(), tensor_name: name.into(), dtype, dims: Dims::unknown(), default: None }
 }
