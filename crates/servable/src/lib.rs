@@ -15,10 +15,11 @@ mod report;
 mod rules;
 mod servables;
 mod target;
+mod trial;
 mod warmup;
 
-pub use loaded::{Loaded, ServableInfo, SignatureSnapshot};
-pub use loader::{LaneConfig, LoaderConfig, ServableLoader};
+pub use loaded::{Loaded, ServableInfo, SignatureCosts, SignatureSnapshot};
+pub use loader::{KnownCosts, LoaderConfig, ModelSettings, ServableLoader, Settings};
 pub use report::{ServableSnapshot, VersionSnapshot};
 pub use servables::{Config, Servables, WatchedModel, Watcher};
 pub use warmup::{MAX_WARMUP_REQUESTS, WarmupRequest, WarmupSource};

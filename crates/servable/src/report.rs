@@ -1,9 +1,11 @@
 //! The life-cycle's states as fronts know them.
 
+use std::sync::Arc;
+
 use salver_lifecycle::{ErrorKind, Phase, VersionState};
 use salver_predict::{Code, ModelId, State, Version, VersionStatus};
 
-use crate::{Loaded, ServableInfo, SignatureSnapshot};
+use crate::{Loaded, ServableInfo, SignatureCosts, SignatureSnapshot};
 
 /// One version of one model, for metrics and pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,10 @@ pub struct ServableSnapshot {
     pub info: ServableInfo,
     /// Its queue and its runs.
     pub lanes: salver_batch::Snapshot,
+    /// How it lets requests in and joins them, as it is now.
+    pub policy: Arc<salver_batch::Policy>,
+    /// What its runs cost, by signature.
+    pub costs: Vec<SignatureCosts>,
     /// Its answers, by signature in the model's order.
     pub signatures: Vec<SignatureSnapshot>,
 }
@@ -32,6 +38,8 @@ impl ServableSnapshot {
         ServableSnapshot {
             info: loaded.info().clone(),
             lanes: loaded.lane_stats(),
+            policy: loaded.policy(),
+            costs: loaded.costs(),
             signatures: loaded.signature_stats(),
         }
     }

@@ -19,7 +19,7 @@ use salver_predict::{
 use crate::report::{self, ServableSnapshot, VersionSnapshot};
 use crate::rules::{Configs, Strictness};
 use crate::target::Held;
-use crate::{ServableLoader, loader};
+use crate::{Loaded, ServableLoader, loader};
 
 /// How the set of models behaves.
 #[derive(Debug, Clone)]
@@ -195,6 +195,18 @@ impl Servables {
         };
         let states = manager.all_states();
         states.iter().flat_map(|(name, states)| states.iter().map(move |state| of(name, state))).collect()
+    }
+
+    /// Shows each loaded version in turn. It stays loaded until `look` returns.
+    pub fn each_loaded(&self, mut look: impl FnMut(&Loaded)) {
+        let manager = &self.shared.manager;
+        for (name, states) in &manager.all_states() {
+            for state in states {
+                if let Ok(handle) = manager.handle(name, Some(state.version)) {
+                    look(&handle);
+                }
+            }
+        }
     }
 
     /// Makes [`Models::is_ready`] say no from now on. Requests are still answered.

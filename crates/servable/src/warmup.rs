@@ -31,8 +31,9 @@ pub trait WarmupSource: Debug + Send + Sync + 'static {
 /// One request as it was recorded.
 #[derive(Debug, Clone)]
 pub struct WarmupRequest {
-    /// The signature; empty for the default one.
-    pub signature_name: String,
+    /// The signatures, run one after the other; an empty name is the default one. More than one for a record that asks
+    /// the same of several.
+    pub signature_names: Vec<String>,
     /// The inputs by name.
     pub inputs: Vec<(String, Tensor)>,
     /// The outputs wanted; empty for all.
@@ -64,17 +65,19 @@ pub(crate) fn replay(
 ) -> Result<(), LoadError> {
     for (at, request) in requests.iter().enumerate() {
         let failed = |message: String| invalid(format!("warm-up record {}: {message}", at + 1));
-        let task = task(model, request).map_err(|error| failed(error.to_string()))?;
-        if cancel.is_cancelled() {
-            return Err(LoadError::cancelled());
+        for name in &request.signature_names {
+            let task = task(model, name, request).map_err(|error| failed(error.to_string()))?;
+            if cancel.is_cancelled() {
+                return Err(LoadError::cancelled());
+            }
+            lanes.warm_up(&task, n_iterations).map_err(|error| failed(error.to_string()))?;
         }
-        lanes.warm_up(&task, n_iterations).map_err(|error| failed(error.to_string()))?;
     }
     Ok(())
 }
 
-fn task(model: &dyn Model, request: &WarmupRequest) -> Result<Task, Error> {
-    let name = match request.signature_name.as_str() {
+pub(crate) fn task(model: &dyn Model, name: &str, request: &WarmupRequest) -> Result<Task, Error> {
+    let name = match name {
         "" => DEFAULT_SIGNATURE,
         name => name,
     };
@@ -85,23 +88,27 @@ fn task(model: &dyn Model, request: &WarmupRequest) -> Result<Task, Error> {
     let inputs = bind_inputs(signature, request.inputs.clone())?;
     check_inputs(signature, &inputs)?;
     let outputs = select_outputs(signature, &request.output_filter)?;
-    Ok(Task { signature: position, inputs, outputs, deadline: None })
+    Ok(Task::new(position, inputs, outputs))
 }
 
 /// Runs each signature with one row of zeros, which touches the weights and tells what a run costs. Zeros need not be
-/// a sensible input, so a failure is only noted. For models without state only: a run must leave nothing behind.
+/// a sensible input, so a failure is only noted. A signature that keeps state is left alone: a run must leave nothing
+/// behind.
 pub(crate) fn run_zeros(lanes: &LaneSet, model: &dyn Model, id: &Id, cancel: &Cancel) {
     for (position, signature) in model.signatures().iter().enumerate() {
         if cancel.is_cancelled() {
             return;
         }
+        if signature.keeps_state() {
+            continue;
+        }
         let Some(inputs) = zeros(signature) else {
-            tracing::debug!(%id, signature = %signature.name(), "no warm-up: inputs of one row are too large");
+            tracing::debug!(%id, signature = %signature.name(), "no warm-up: inputs of one row are too large or their dimensions unknown");
             continue;
         };
         let outputs = (0..signature.outputs().len()).collect();
-        if let Err(error) = run_a_few(lanes, &Task { signature: position, inputs, outputs, deadline: None }) {
-            tracing::info!(%id, signature = %signature.name(), "the warm-up run with zeros failed: {error}");
+        if let Err(error) = run_a_few(lanes, &Task::new(position, inputs, outputs)) {
+            tracing::debug!(%id, signature = %signature.name(), "the warm-up run with zeros failed: {error}");
         }
     }
 }
@@ -115,8 +122,8 @@ fn run_a_few(lanes: &LaneSet, task: &Task) -> Result<(), salver_engine::Error> {
     Ok(())
 }
 
-/// One row of zeros per input, or its default; `None` when that would be too large.
-fn zeros(signature: &Signature) -> Option<Vec<Tensor>> {
+/// One row of zeros per input, or its default; `None` when that would be too large, or an input's dimensions are unknown.
+pub(crate) fn zeros(signature: &Signature) -> Option<Vec<Tensor>> {
     let mut n_left = MAX_ZEROS;
     let mut inputs = Vec::with_capacity(signature.inputs().len());
     for spec in signature.inputs() {
@@ -131,7 +138,8 @@ fn zeros(signature: &Signature) -> Option<Vec<Tensor>> {
 }
 
 fn zero(spec: &TensorSpec, max_bytes: usize) -> Option<Tensor> {
-    let dims: Vec<usize> = spec.dims.known().unwrap_or(&[None]).iter().map(|dim| dim.unwrap_or(1)).collect();
+    // Of an unknown number of dimensions every guess may be one that a kernel ends the process by.
+    let dims: Vec<usize> = spec.dims.known()?.iter().map(|dim| dim.unwrap_or(1)).collect();
     let shape = Shape::new(&dims).ok()?;
     // An empty string takes no bytes of its own, but the list of them does.
     let size = spec.dtype.size().unwrap_or(size_of::<Bytes>());
@@ -160,7 +168,7 @@ mod tests {
         check(DType::F32, Dims::new(vec![None, Some(3)]), Some(&[1, 3]));
         check(DType::String, Dims::new(vec![None]), Some(&[1]));
         check(DType::Bool, Dims::new(vec![]), Some(&[]));
-        check(DType::I64, Dims::unknown(), Some(&[1]));
+        check(DType::I64, Dims::unknown(), None);
         check(DType::F32, Dims::new(vec![None, Some(1 << 25)]), None);
         check(DType::F32, Dims::new(vec![Some(1 << 40), Some(1 << 40)]), None);
     }

@@ -5,18 +5,19 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use salver_batch::Batching;
+use salver_batch::{Batching, Policy};
 use salver_engine::{Error as EngineError, ErrorKind};
 use salver_lifecycle::Phase;
 use salver_predict::{Blame, Code, ModelConfig, Models, State, VersionChoice};
-use salver_servable::{MAX_WARMUP_REQUESTS, WarmupRequest};
+use salver_servable::{KnownCosts, MAX_WARMUP_REQUESTS, WarmupRequest};
+use salver_tensor::Tensor;
 use salver_testkit::puppet::{FnModel, PuppetModel, half_plus_two_signature};
 
-use world::{SOON, World, block_on, call, is_pending, lanes, model_config, vector};
+use world::{SOON, World, block_on, call, hanging, is_pending, model_config, vector};
 
 #[test]
 fn a_swap_loses_no_held_request() {
@@ -290,7 +291,7 @@ fn an_error_that_can_pass_is_retried() {
 #[test]
 fn warm_up_requests_run_before_a_version_is_available() {
     let request = |input: &str, elements: &[f32]| WarmupRequest {
-        signature_name: String::new(),
+        signature_names: vec![String::new()],
         inputs: vec![(input.to_owned(), vector(elements))],
         output_filter: vec![],
     };
@@ -330,7 +331,7 @@ fn warm_up_requests_run_before_a_version_is_available() {
     check(Ok(vec![good.clone(), good.clone()]), Ok(4));
     check(Ok(vec![good.clone(), request("x", &[13.0])]), Err("warm-up record 2: thirteen"));
     check(
-        Ok(vec![WarmupRequest { signature_name: "no".into(), ..good.clone() }]),
+        Ok(vec![WarmupRequest { signature_names: vec![String::new(), "no".into()], ..good.clone() }]),
         Err("warm-up record 1: Serving signature key \"no\" not found."),
     );
     check(
@@ -367,7 +368,7 @@ fn a_model_that_cannot_run_zeros_is_served() {
 #[test]
 fn a_full_queue_refuses_and_a_caller_who_left_is_not_run() {
     let (model, puppet) = PuppetModel::new(half_plus_two_signature());
-    let world = World::with(|world| world.lanes.max_queue = NonZeroUsize::MIN);
+    let world = World::with(|world| world.lanes.policy.max_queue = NonZeroUsize::MIN);
     world.put("m", 1, model);
     world.apply(&["m"]);
     world.aspire("m", &[1]);
@@ -402,7 +403,8 @@ fn a_bad_request_in_a_batch_fails_alone() {
     let world = World::with(|world| {
         let batch_timeout = Duration::from_secs(1000);
         let max_batch_size = NonZeroUsize::new(2).unwrap();
-        world.lanes.batching = Some(Batching { max_batch_size, batch_timeout, ..Batching::default() });
+        let batching = Batching { max_batch_size, batch_timeout, ..Batching::default() };
+        world.lanes.policy.batching = Some(batching);
     });
     let model = FnModel::new(half_plus_two_signature(), |inputs| {
         match inputs[0].to_slice::<f32>().unwrap().contains(&13.0) {
@@ -425,6 +427,177 @@ fn a_bad_request_in_a_batch_fails_alone() {
     assert_eq!(block_on(good).unwrap().outputs, [vector(&[1.0])]);
     let error = block_on(call(&target, &[1.0, 2.0, 3.0])).unwrap_err();
     assert_eq!(error.message(), "Task size 3 is larger than maximum input batch size 2");
+}
+
+fn joined_in(max_batch_size: usize) -> Batching {
+    let max_batch_size = NonZeroUsize::new(max_batch_size).expect("tests join at least one row");
+    Batching { max_batch_size, by_cost: false, ..Batching::default() }
+}
+
+#[test]
+fn batches_are_tried_before_a_version_is_available() {
+    let dependent = |inputs: &[Tensor]| {
+        // What a row is answered depends on how many there are.
+        let n_rows = inputs[0].shape().n_rows().unwrap_or(0) as f32;
+        let x = inputs[0].to_slice::<f32>().unwrap();
+        Ok(vec![vector(&x.iter().map(|x| x + n_rows).collect::<Vec<_>>())])
+    };
+    let echo = |inputs: &[Tensor]| Ok(inputs.to_vec());
+    type Function = fn(&[Tensor]) -> Result<Vec<Tensor>, EngineError>;
+    let check = |function: Function, edit: fn(&mut world::Plan), n_sizes: usize, n_joined: usize| {
+        let sizes: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let world = World::with(|world| {
+            world.lanes.policy.batching = Some(Batching { batch_timeout: SOON, ..joined_in(8) });
+            edit(world);
+        });
+        let seen = Arc::clone(&sizes);
+        let model = FnModel::new(half_plus_two_signature(), move |inputs| {
+            seen.lock().unwrap().push(inputs[0].shape().n_rows().unwrap_or(0));
+            function(inputs)
+        });
+        world.put("m", 1, model);
+        world.apply(&["m"]);
+        world.aspire("m", &[1]);
+        world.wait("m", 1, Phase::Available);
+        let costs = world.servables.snapshot()[0].servable.clone().unwrap().costs;
+        assert_eq!(costs.first().map_or(0, |costs| costs.points.len()), n_sizes);
+        let target = world.resolve("m", VersionChoice::Latest).unwrap();
+        sizes.lock().unwrap().clear();
+        // All are begun before any is waited for; one may be answered by then.
+        let begun = (0..8).map(|at| call(&target, &[at as f32]));
+        let begun: Vec<_> = begun.filter_map(|mut call| is_pending(&mut call).then_some(call)).collect();
+        for call in begun {
+            block_on(call).unwrap();
+        }
+        assert_eq!(sizes.lock().unwrap().iter().max(), Some(&n_joined));
+    };
+    check(echo, |_| (), 4, 8);
+    // Whether rows may be joined is found out whatever the budget: one alone, four together.
+    check(echo, |world| world.trial_budget = Duration::ZERO, 2, 8);
+    check(dependent, |world| world.trial_budget = Duration::ZERO, 1, 1);
+    check(dependent, |_| (), 1, 1);
+    let single = |world: &mut world::Plan| world.lanes.policy.batching = Some(joined_in(1));
+    check(echo, single, 2, 1);
+    let known = |world: &mut world::Plan| {
+        let runs =
+            vec![(1, Duration::from_millis(1)), (4, Duration::from_millis(2)), (8, Duration::from_millis(3))];
+        world.costs = Some(KnownCosts { signature: "serving_default".to_owned(), runs });
+    };
+    check(echo, known, 3, 8);
+    // What is known does not make rows joinable that are not, and is of no use then.
+    check(dependent, known, 1, 1);
+}
+
+/// Joins up to four rows, and cuts requests of more, where it is known that this does no harm.
+fn joined_where_known() -> Batching {
+    Batching { enable_large_batch_splitting: true, joins_unchecked: false, ..joined_in(4) }
+}
+
+#[test]
+fn rows_that_depend_on_each_other_are_never_joined_or_cut_apart() {
+    type Function = fn(&[f32]) -> Option<Vec<f32>>;
+    let check = |function: Function, warmup: Option<Vec<f32>>, joins_unchecked: bool, n_joined: usize| {
+        // Joined from the start, and by a policy that comes later.
+        let batching = Batching { joins_unchecked, ..joined_where_known() };
+        for is_first in [true, false] {
+            let world = World::with(|world| {
+                world.lanes.policy.batching = is_first.then(|| batching.clone());
+                world.trial_budget = Duration::ZERO;
+                world.warmup = warmup.as_ref().map(|rows| {
+                    let inputs = vec![("x".to_owned(), vector(rows))];
+                    let (signature_names, output_filter) = (vec![String::new()], Vec::new());
+                    Ok(vec![WarmupRequest { signature_names, inputs, output_filter }])
+                });
+            });
+            let model = FnModel::new(half_plus_two_signature(), move |inputs| {
+                let refused = || EngineError::new(ErrorKind::InvalidInput, "no such rows");
+                let y = function(&inputs[0].to_slice::<f32>().unwrap()).ok_or_else(refused)?;
+                Ok(vec![vector(&y)])
+            });
+            world.put("m", 1, model);
+            world.apply(&["m"]);
+            world.aspire("m", &[1]);
+            world.wait("m", 1, Phase::Available);
+            world.servables.each_loaded(|loaded| {
+                let batching = Some(batching.clone());
+                loaded.set_policy(Policy { batching, ..Policy::clone(&loaded.policy()) }).unwrap();
+            });
+            assert_eq!(world.joined(), n_joined, "{warmup:?} {joins_unchecked} {is_first}");
+        }
+    };
+    let echo: Function = |x| Some(x.to_vec());
+    let mean: Function = |x| {
+        let mean = x.iter().sum::<f32>() / x.len() as f32;
+        Some(x.iter().map(|own| own - mean).collect())
+    };
+    // Takes no rows but these.
+    let picky: Function = |x| x.iter().all(|&own| own == 1.0).then(|| x.to_vec());
+    check(echo, None, false, 4);
+    check(mean, None, false, 16);
+    check(mean, None, true, 16);
+    // With one recorded row there is nothing to compare, so others like it are made up.
+    check(echo, Some(vec![1.0]), false, 4);
+    check(mean, Some(vec![1.0]), false, 16);
+    check(mean, Some(vec![1.0, 2.0]), false, 16);
+    // Where nothing can be told it depends on whether somebody asked for it.
+    check(picky, Some(vec![1.0]), false, 16);
+    check(picky, Some(vec![1.0]), true, 4);
+    check(picky, None, false, 16);
+    check(|x| Some(vec![0.0; x.len()]), None, false, 16);
+}
+
+#[test]
+fn a_load_that_is_called_off_ends_between_runs_of_its_trial() {
+    let world = World::with(|world| world.lanes.policy.batching = Some(joined_in(8)));
+    let (model, puppet) = PuppetModel::new(half_plus_two_signature());
+    world.put("m", 1, model);
+    world.apply(&["m"]);
+    world.aspire("m", &[1]);
+    // Zeros, then the first row that is made up.
+    let is_made_up = |x: &[f32]| x.iter().any(|&x| x != 0.0);
+    let run = loop {
+        let run = puppet.next_run(SOON);
+        if is_made_up(&run.inputs()[0].to_slice::<f32>().unwrap()) {
+            break run;
+        }
+        run.echo();
+    };
+    world.aspire("m", &[]);
+    run.echo();
+    world.wait("m", 1, Phase::End);
+    assert!(puppet.try_next_run(Duration::ZERO).is_none(), "it goes on");
+}
+
+#[test]
+fn a_policy_changes_while_a_version_is_served() {
+    let (model, puppet) = PuppetModel::new(half_plus_two_signature());
+    let world = World::new();
+    world.put("m", 1, model);
+    world.apply(&["m"]);
+    world.aspire("m", &[1]);
+    world.come_up("m", 1, &puppet);
+    let target = world.resolve("m", VersionChoice::Latest).unwrap();
+    let mut running = call(&target, &[1.0]);
+    assert!(is_pending(&mut running));
+    let run = puppet.next_run(SOON);
+    let mut changed = 0;
+    world.servables.each_loaded(|loaded| {
+        let policy = Policy { max_queue: NonZeroUsize::MIN, ..Policy::clone(&loaded.policy()) };
+        loaded.set_policy(policy).unwrap();
+        let wrong = Batching { allowed_batch_sizes: vec![2, 1], ..Batching::default() };
+        let wrong = Policy { batching: Some(wrong), ..Policy::clone(&loaded.policy()) };
+        assert!(loaded.set_policy(wrong).is_err());
+        changed += 1;
+    });
+    assert_eq!(changed, 1);
+    let mut queued = call(&target, &[2.0]);
+    assert!(is_pending(&mut queued));
+    assert_eq!(block_on(call(&target, &[3.0])).unwrap_err().code(), Code::Unavailable);
+    let policy = world.servables.snapshot()[0].servable.clone().unwrap().policy;
+    assert_eq!((policy.max_queue, &policy.batching), (NonZeroUsize::MIN, &None));
+    drop(queued);
+    run.echo();
+    assert!(block_on(running).is_ok());
 }
 
 #[test]
@@ -466,15 +639,45 @@ fn a_session_bundle_is_refused_with_the_known_text() {
 
 #[test]
 fn a_bad_lane_setting_fails_the_load() {
-    let world = World::with(|world| {
-        let pad = Batching { pad_variable_length_inputs: true, ..Batching::default() };
-        world.lanes = salver_batch::Config { batching: Some(pad), ..lanes() };
-    });
-    world.put("m", 1, FnModel::half_plus_two());
+    let check = |edit: fn(&mut salver_batch::Config), text: &str| {
+        let world = World::with(|world| edit(&mut world.lanes));
+        world.put_with("m", 1, || panic!("nothing is loaded"));
+        world.apply(&["m"]);
+        world.aspire("m", &[1]);
+        world.wait("m", 1, Phase::End);
+        let error = world.servables.status("m").unwrap().versions[0].error.clone();
+        assert_eq!(error, Some((Code::InvalidArgument, text.into())));
+    };
+    check(
+        |lanes| {
+            let bad = Batching { allowed_batch_sizes: vec![2, 1], ..Batching::default() };
+            lanes.policy.batching = Some(bad);
+        },
+        "allowed_batch_sizes entries must be positive and ascending, got [2, 1]",
+    );
+    let many = "n_lanes is 100000, expected at most 1024";
+    check(|lanes| lanes.n_lanes = NonZeroUsize::new(100_000).unwrap(), many);
+}
+
+#[test]
+fn a_version_that_hangs_is_unloaded_once_nobody_waits_for_it() {
+    let (model, begun) = hanging();
+    let world = World::with(|world| world.lanes.unload_grace = Duration::from_millis(1));
+    world.put("m", 1, model);
+    world.put("m", 2, FnModel::half_plus_two());
     world.apply(&["m"]);
     world.aspire("m", &[1]);
+    world.wait("m", 1, Phase::Available);
+    let target = world.resolve("m", VersionChoice::Latest).unwrap();
+    let mut answer = call(&target, &[1.0]);
+    drop(target);
+    assert!(is_pending(&mut answer));
+    begun.recv_timeout(SOON).unwrap();
+
+    world.aspire("m", &[2]);
+    world.wait("m", 2, Phase::Available);
+    world.wait("m", 1, Phase::Unloading);
+    assert!(is_pending(&mut answer), "a run that somebody waits for is not cut");
+    drop(answer);
     world.wait("m", 1, Phase::End);
-    let error = world.servables.status("m").unwrap().versions[0].error.clone();
-    let text = "pad_variable_length_inputs is not supported yet";
-    assert_eq!(error, Some((Code::InvalidArgument, text.into())));
 }

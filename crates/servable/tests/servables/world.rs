@@ -6,21 +6,24 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use salver_batch::Policy;
 use salver_engine::{Error as EngineError, ErrorKind, Model, Registry};
 use salver_lifecycle::{Aspired, AspiredVersion, ModelName, Phase, SystemClock, Version};
 use salver_predict::{
-    Answer, BoxFuture, Call, Error, ModelConfig, ModelSpec, Models, Predictor, State, Target, VersionChoice,
-    VersionPolicy,
+    Answer, Asker, BoxFuture, Call, Error, ModelConfig, ModelSpec, Models, Predictor, State, Target,
+    VersionChoice, VersionPolicy,
 };
 use salver_servable::{
-    Config, LoaderConfig, ServableLoader, Servables, WarmupRequest, WarmupSource, WatchedModel, Watcher,
+    Config, KnownCosts, LoaderConfig, ServableLoader, Servables, WarmupRequest, WarmupSource, WatchedModel,
+    Watcher,
 };
 use salver_tensor::{Shape, Tensor};
-use salver_testkit::puppet::{Puppet, PuppetEngine};
+use salver_testkit::puppet::{FnModel, Puppet, PuppetEngine, half_plus_two_signature};
 
 pub const SOON: Duration = Duration::from_secs(20);
 
@@ -37,6 +40,8 @@ pub struct Plan {
     pub set: Config,
     pub warmup: Option<Result<Vec<WarmupRequest>, String>>,
     pub n_warmup_iterations: usize,
+    pub trial_budget: Duration,
+    pub costs: Option<KnownCosts>,
 }
 
 pub struct World {
@@ -75,7 +80,7 @@ impl WarmupSource for Requests {
 pub fn lanes() -> salver_batch::Config {
     salver_batch::Config {
         n_lanes: NonZeroUsize::MIN,
-        inline_below: Duration::ZERO,
+        policy: Policy { inline_below: Duration::ZERO, ..Policy::default() },
         ..salver_batch::Config::default()
     }
 }
@@ -91,7 +96,14 @@ impl World {
             ..salver_lifecycle::Config::default()
         };
         let set = Config { lifecycle, ..Config::default() };
-        let mut plan = Plan { lanes: lanes(), set, warmup: None, n_warmup_iterations: 1 };
+        let mut plan = Plan {
+            lanes: lanes(),
+            set,
+            warmup: None,
+            n_warmup_iterations: 1,
+            trial_budget: SOON,
+            costs: None,
+        };
         edit(&mut plan);
 
         let models: Arc<Mutex<HashMap<PathBuf, Load>>> = Arc::default();
@@ -102,6 +114,11 @@ impl World {
         });
         let mut loader = LoaderConfig::new(Registry::new(vec![Arc::new(engine)]), plan.lanes);
         loader.warmup = plan.warmup.map(|requests| Arc::new(Requests(requests)) as Arc<dyn WarmupSource>);
+        loader.trial_budget = plan.trial_budget;
+        let (settings, costs) = (loader.settings, plan.costs);
+        loader.settings = Arc::new(move |name, place| {
+            Ok(salver_servable::ModelSettings { costs: costs.clone(), ..settings(name, place)? })
+        });
         loader.n_warmup_iterations = NonZeroUsize::new(plan.n_warmup_iterations).unwrap();
 
         let states: Arc<States> = Arc::default();
@@ -195,6 +212,15 @@ impl World {
         self.watched.0.lock().unwrap().iter().map(|model| model.name.to_string()).collect()
     }
 
+    /// Rows of each run that the only version makes of 16 rows that come as one request.
+    pub fn joined(&self) -> usize {
+        let n_runs = || self.servables.snapshot()[0].servable.clone().unwrap().lanes.n_lane_runs;
+        let target = self.resolve("m", VersionChoice::Latest).unwrap();
+        let before = n_runs();
+        block_on(call(&target, &[1.0; 16])).unwrap();
+        16 / usize::try_from(n_runs() - before).unwrap()
+    }
+
     pub fn resolve(&self, name: &str, version: VersionChoice) -> Result<Arc<dyn Target>, Error> {
         let name = salver_predict::ModelName::new(name).unwrap();
         block_on(self.servables.resolve(&ModelSpec { name, version }))
@@ -211,13 +237,39 @@ pub fn model_config(name: &str) -> ModelConfig {
     }
 }
 
+/// A model whose runs hang on anything but what is made up for warm-up (less than 1) until it is abandoned, and that says when one begins.
+pub fn hanging() -> (Arc<FnModel>, Receiver<()>) {
+    let gate: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+    let (began, begun) = sync_channel(1);
+    let held = Arc::clone(&gate);
+    let model = FnModel::new(half_plus_two_signature(), move |inputs| {
+        if inputs[0].to_slice::<f32>().unwrap().iter().all(|&x| x < 1.0) {
+            return Ok(inputs.to_vec());
+        }
+        began.send(()).unwrap();
+        drop(held.1.wait_while(held.0.lock().unwrap(), |is_open| !*is_open).unwrap());
+        Err(EngineError::new(ErrorKind::Unavailable, "the engine's process ended"))
+    });
+    let model = model.abandoned_by(move || {
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+    });
+    (model, begun)
+}
+
 pub fn vector(elements: &[f32]) -> Tensor {
     Tensor::from_vec(Shape::vector(elements.len()).unwrap(), elements.to_vec()).unwrap()
 }
 
 pub fn call(target: &Arc<dyn Target>, elements: &[f32]) -> BoxFuture<'static, Result<Answer, Error>> {
     let signature = Arc::clone(target.signature("").unwrap());
-    let call = Call { signature, inputs: vec![vector(elements)], outputs: vec![0], deadline: None };
+    let call = Call {
+        signature,
+        inputs: vec![vector(elements)],
+        outputs: vec![0],
+        deadline: None,
+        asker: Asker::default(),
+    };
     Arc::clone(target).predict(call)
 }
 
