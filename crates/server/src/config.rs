@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
 use salver_wire::json::NonFinite;
 
 /// How a server listens and answers. A listener that is `None` is not opened.
@@ -43,6 +44,8 @@ pub struct Config {
     pub grpc_health: bool,
     /// Serves `grpc.reflection`.
     pub grpc_reflection: bool,
+    /// The header, and gRPC metadata, that says who asks, for callers that take turns.
+    pub caller_header: HeaderName,
     /// Lets requests change what is served: HandleReloadConfigRequest, and load and unload of the model repository.
     pub model_control: bool,
     /// How long a REST request may take once its body is there.
@@ -72,6 +75,7 @@ impl Default for Config {
             non_finite: NonFinite::default(),
             grpc_health: true,
             grpc_reflection: true,
+            caller_header: HeaderName::from_static(crate::terms::CALLER),
             model_control: true,
             rest_timeout: Duration::from_secs(30),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -17,6 +17,7 @@ use crate::Config;
 use crate::budget::Budget;
 use crate::clock;
 use crate::metrics::{Api, Metrics, OfSignature, Refused};
+use crate::terms::{Askers, Terms};
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -26,6 +27,7 @@ pub(crate) struct Core {
     pub(crate) registry: prometheus::Registry,
     pub(crate) metrics: Metrics,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) askers: Askers,
     /// When the grace of the shutdown is over, once there is one.
     pub(crate) stop: watch::Sender<Option<tokio::time::Instant>>,
 }
@@ -36,7 +38,7 @@ pub(crate) struct Question {
     pub(crate) signature: Arc<Signature>,
     pub(crate) inputs: Vec<Tensor>,
     pub(crate) outputs: Vec<usize>,
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) terms: Terms,
 }
 
 /// A question that is answered.
@@ -59,9 +61,9 @@ impl Core {
     pub(crate) async fn resolve(
         &self,
         spec: &ModelSpec,
-        deadline: Option<Instant>,
+        end: Option<Instant>,
     ) -> Result<Arc<dyn Target>, Error> {
-        until(deadline, self.predictor.resolve(spec)).await
+        until(end, self.predictor.resolve(spec)).await
     }
 
     /// Runs the model. `started` is when the request's head was there.
@@ -71,12 +73,14 @@ impl Core {
         started: Instant,
         question: Question,
     ) -> Result<Answered, Error> {
-        let Question { target, signature, inputs, outputs, deadline } = question;
+        let Question { target, signature, inputs, outputs, terms } = question;
         let of = self.metrics.of_signature(target.id(), &signature, target.platform());
         let n_rows = inputs.first().and_then(|tensor| tensor.shape().n_rows()).unwrap_or(1);
-        let call = Call { signature: Arc::clone(&signature), inputs, outputs: outputs.clone(), deadline };
+        let Terms { deadline, until: end, asker } = terms;
+        let call =
+            Call { signature: Arc::clone(&signature), inputs, outputs: outputs.clone(), deadline, asker };
         let decoded = clock::now();
-        let Answer { outputs: tensors, phases } = until(deadline, Arc::clone(&target).predict(call)).await?;
+        let Answer { outputs: tensors, phases, .. } = until(end, Arc::clone(&target).predict(call)).await?;
         Ok(Answered {
             target,
             signature,
@@ -94,11 +98,20 @@ impl Core {
 
     /// Records a request that was answered, once its answer is encoded.
     pub(crate) fn succeeded(&self, answered: &Answered) {
+        self.all_succeeded(std::iter::once(answered));
+    }
+
+    /// Records a request that took several runs.
+    pub(crate) fn all_succeeded<'a>(&self, runs: impl Iterator<Item = &'a Answered>) {
         let now = clock::now();
-        let encode = now.saturating_duration_since(answered.ran);
-        answered.of.answered(answered.api, answered.n_rows, answered.decode, answered.phases, encode);
-        let latency = now.saturating_duration_since(answered.started);
-        self.metrics.finish(answered.of.model(), answered.api, Code::Ok, latency);
+        for (at, run) in runs.enumerate() {
+            let encode = now.saturating_duration_since(run.ran);
+            run.of.answered(run.api, run.n_rows, run.decode, run.phases, encode);
+            if at == 0 {
+                let latency = now.saturating_duration_since(run.started);
+                self.metrics.finish(run.of.model(), run.api, Code::Ok, latency);
+            }
+        }
     }
 
     /// Records a request that failed. A name that is not a model's is counted as unknown.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
-use salver_predict::BoxFuture;
+use salver_predict::{Asker, BoxFuture};
 use salver_wire::proto::FILE_DESCRIPTOR_SET;
 use salver_wire::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use salver_wire::proto::tensorflow::serving::model_service_server::ModelServiceServer;
@@ -34,6 +34,7 @@ use crate::budget::Reservation;
 use crate::core::Core;
 use crate::server::Shared;
 use crate::stream::{Activity, Running};
+use crate::terms::Terms;
 use crate::{Error, ErrorKind, clock};
 
 use infer::Inference;
@@ -136,6 +137,14 @@ pub(crate) struct Arrival {
     /// Bytes of the message; whoever decodes it adds what that takes.
     reservation: Arc<Reservation>,
     entry: Option<Arc<Entry>>,
+    asker: Result<Asker, salver_predict::Error>,
+}
+
+impl Arrival {
+    /// By when an answer is wanted, and by whom.
+    fn terms(&self, metadata: &MetadataMap) -> Result<Terms, salver_predict::Error> {
+        Ok(Terms::by(deadline(self.started, metadata), self.asker.clone()?))
+    }
 }
 
 /// How long a call goes on.
@@ -180,6 +189,7 @@ pub(crate) fn handle(shared: &Arc<Shared>, activity: &Arc<Activity>, request: Re
         started: clock::now(),
         reservation: Arc::clone(&reservation),
         entry: entry.clone(),
+        asker: core.askers.read(&parts.headers),
     });
     core.metrics.in_flight.inc();
     let future = shared.services.call(Request::from_parts(parts, messages));

@@ -24,22 +24,43 @@ use crate::{Error, ErrorKind};
 pub(crate) enum Api {
     GrpcPredict,
     RestPredict,
+    GrpcClassify,
+    RestClassify,
+    GrpcRegress,
+    RestRegress,
+    GrpcMultiInference,
     GrpcInfer,
     RestInfer,
     RestStatus,
 }
 
 impl Api {
-    const N: usize = 5;
+    const N: usize = 10;
 
     /// TensorFlow Serving's labels: the call and where it came in.
     fn labels(self) -> (&'static str, &'static str) {
         match self {
             Api::GrpcPredict => ("Predict", "GRPC"),
             Api::RestPredict => ("predict", "REST"),
+            Api::GrpcClassify => ("Classify", "GRPC"),
+            Api::RestClassify => ("classify", "REST"),
+            Api::GrpcRegress => ("Regress", "GRPC"),
+            Api::RestRegress => ("regress", "REST"),
+            Api::GrpcMultiInference => ("MultiInference", "GRPC"),
             Api::GrpcInfer => ("ModelInfer", "GRPC"),
             Api::RestInfer => ("infer", "REST"),
             Api::RestStatus => ("", "REST"),
+        }
+    }
+
+    /// The label of a run, which is the same whichever way the call came in.
+    fn runtime(self) -> (usize, &'static str) {
+        match self {
+            Api::GrpcPredict | Api::RestPredict | Api::RestStatus => (0, "Predict"),
+            Api::GrpcInfer | Api::RestInfer => (1, "Infer"),
+            Api::GrpcClassify | Api::RestClassify => (2, "Classify"),
+            Api::GrpcRegress | Api::RestRegress => (3, "Regress"),
+            Api::GrpcMultiInference => (4, "MultiInference"),
         }
     }
 }
@@ -94,8 +115,24 @@ pub(crate) struct OfSignature {
     queue: Histogram,
     run: Histogram,
     encode: Histogram,
-    runtime: [Histogram; 2],
+    runtime: Runtime,
     n_rows: AtomicU64,
+}
+
+/// The run times of one signature by the kind of call, each looked up when it first comes.
+#[derive(Debug)]
+struct Runtime {
+    all: HistogramVec,
+    platform: String,
+    found: [OnceLock<Histogram>; 5],
+}
+
+impl Runtime {
+    fn of(&self, model: &OfModel, api: Api) -> Option<&Histogram> {
+        let (at, label) = api.runtime();
+        let labels = [model.name.as_str(), label, &self.platform];
+        Some(self.found.get(at)?.get_or_init(|| self.all.with_label_values(&labels)))
+    }
 }
 
 /// Reasons for turning something away before any model is asked.
@@ -336,7 +373,8 @@ impl OfSignature {
         let version = id.version.to_string();
         let phase =
             |phase| metrics.phases.with_label_values(&[id.name.as_str(), &version, signature.name(), phase]);
-        let runtime = |api| metrics.runtime_latency.with_label_values(&[id.name.as_str(), api, platform]);
+        let all = metrics.runtime_latency.clone();
+        let runtime = Runtime { all, platform: platform.to_owned(), found: Default::default() };
         let [decode, queue, run, encode] = PHASES.map(phase);
         OfSignature {
             signature: Arc::clone(signature),
@@ -346,7 +384,7 @@ impl OfSignature {
             queue,
             run,
             encode,
-            runtime: [runtime("Predict"), runtime("Infer")],
+            runtime,
             n_rows: AtomicU64::new(0),
         }
     }
@@ -384,7 +422,8 @@ impl OfSignature {
         self.queue.observe(phases.queue.as_secs_f64());
         self.run.observe(phases.run.as_secs_f64());
         self.encode.observe(encode.as_secs_f64());
-        let is_infer = matches!(api, Api::GrpcInfer | Api::RestInfer);
-        self.runtime[usize::from(is_infer)].observe(micros(phases.run));
+        if let Some(runtime) = self.runtime.of(&self.model, api) {
+            runtime.observe(micros(phases.run));
+        }
     }
 }

@@ -14,20 +14,23 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, ORIGIN, VARY,
+    ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, ORIGIN, VARY,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use salver_predict::Error;
 
 use crate::access::Entry;
 use crate::body::{Answer, Busy};
 use crate::clock;
 use crate::coding::Coding;
 use crate::core::Core;
+use crate::metrics::Api;
 use crate::server::Shared;
 use crate::stream::Activity;
+use crate::terms::Terms;
 
 use body::{Received, receive};
 use reply::Reply;
@@ -117,17 +120,31 @@ impl Visit<'_> {
         match route {
             Route::Predict(spec) => {
                 self.ask_about(&spec);
-                match self.receive(body, n_sent).await {
-                    Ok(received) => tfs::predict(core, &spec, &received, self.circumstances()).await,
-                    Err(reply) => reply,
+                let received = match self.receive(body, n_sent).await {
+                    Ok(received) => received,
+                    Err(reply) => return reply,
+                };
+                match self.circumstances() {
+                    Ok(about) => tfs::predict(core, &spec, &received, about).await,
+                    Err(error) => {
+                        core.failed(Api::RestPredict, Some(&spec.name), &error);
+                        Reply::error(&error)
+                    }
                 }
             }
-            Route::Example(spec, verb) => match self.receive(body, n_sent).await {
-                Ok(_) => tfs::example(core, &spec, verb, self.circumstances()).await,
-                Err(reply) => reply,
-            },
-            Route::Status(spec) => tfs::status(core, &spec, self.circumstances()),
-            Route::Metadata(spec) => tfs::metadata(core, &spec, self.circumstances()).await,
+            Route::Example(spec, method) => {
+                self.ask_about(&spec);
+                let received = match self.receive(body, n_sent).await {
+                    Ok(received) => received,
+                    Err(reply) => return reply,
+                };
+                match self.circumstances() {
+                    Ok(about) => tfs::example(core, &spec, method, &received, about).await,
+                    Err(error) => Reply::error(&error),
+                }
+            }
+            Route::Status(spec) => tfs::status(core, &spec, self.bystander()),
+            Route::Metadata(spec) => tfs::metadata(core, &spec, self.bystander()).await,
             Route::Models => tfs::models(core),
             Route::Preflight => preflight(&self.parts.headers),
             Route::Oip(asked) => oip::answer(self, asked, body, n_sent).await,
@@ -148,16 +165,26 @@ impl Visit<'_> {
     }
 
     /// The time that a request may take begins when its body is there.
-    fn circumstances(&self) -> Circumstances<'_> {
-        let timeout = timeout(&self.parts.headers, self.shared.core.config.rest_timeout);
-        let deadline = clock::now().checked_add(timeout);
-        Circumstances { started: self.started, deadline, entry: self.entry }
+    fn circumstances(&self) -> Result<Circumstances<'_>, Error> {
+        let asker = self.shared.core.askers.read(&self.parts.headers)?;
+        let about = self.bystander();
+        Ok(Circumstances { terms: Terms { asker, ..about.terms }, ..about })
+    }
+
+    /// The same for what asks no model.
+    fn bystander(&self) -> Circumstances<'_> {
+        let now = clock::now();
+        let terms =
+            Terms { until: now.checked_add(self.shared.core.config.rest_timeout), ..Terms::default() };
+        let asked = timeout(&self.parts.headers).and_then(|timeout| now.checked_add(timeout));
+        Circumstances { started: self.started, terms: terms.with(asked, None), entry: self.entry }
     }
 }
 
-fn timeout(headers: &HeaderMap, configured: Duration) -> Duration {
-    let asked = headers.get(TIMEOUT_HEADER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    asked.map_or(configured, |millis| configured.min(Duration::from_millis(millis)))
+/// How long the client says that it waits.
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(TIMEOUT_HEADER)?;
+    value.to_str().ok()?.trim().parse().ok().map(Duration::from_millis)
 }
 
 fn astray(parts: &Parts, stray: Stray) -> Reply {
@@ -221,6 +248,10 @@ fn finish(
         let length = HeaderValue::from(response.body().len());
         response.headers_mut().insert(CONTENT_LENGTH, length);
         *response.body_mut() = Bytes::new();
+    }
+    // The order to drain may reach the connection after this answer; a client must not send another request on it.
+    if parts.version <= Version::HTTP_11 && core.stop.borrow().is_some() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let busy = Busy::Sending { guard: activity.sending() };
     response.map(|body| Answer::new(Full::new(body), busy))

@@ -17,6 +17,7 @@ use crate::core::Core;
 use crate::health::Health;
 use crate::listen::Listeners;
 use crate::metrics::Metrics;
+use crate::terms::Askers;
 use crate::{Addresses, Config, Error, grpc, tls, worker};
 
 /// The fronts of one process. The sockets are open from [`Server::bind`] on; connections are taken while
@@ -73,6 +74,7 @@ impl Server {
             registry: registry.clone(),
             budget: Budget::new(config.limits.bytes_in_flight),
             stop: watch::Sender::new(None),
+            askers: Askers::new(config.caller_header.clone()),
             config,
             predictor,
             models,

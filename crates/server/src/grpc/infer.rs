@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures_util::StreamExt;
 use futures_util::stream::Stream;
@@ -12,12 +11,13 @@ use salver_wire::proto::inference::grpc_inference_service_server::GrpcInferenceS
 use salver_wire::{oip, oip_grpc, status};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::Arrival;
 use super::model::check_control;
 use super::predict::no_arrival;
-use super::{Arrival, deadline};
 use crate::clock;
 use crate::core::{Core, Question};
 use crate::metrics::Api;
+use crate::terms::Terms;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Inference {
@@ -43,13 +43,13 @@ impl Inference {
         &self,
         message: pb::ModelInferRequest,
         arrival: &Arrival,
-        deadline: Option<Instant>,
+        terms: Result<Terms, Error>,
     ) -> Result<pb::ModelInferResponse, Error> {
         let name = ModelName::new(&message.model_name);
         if let (Some(entry), Some(name)) = (&arrival.entry, &name) {
             entry.asked(name);
         }
-        let answered = self.answer(message, arrival, deadline).await;
+        let answered = async { self.answer(message, arrival, terms?).await }.await;
         answered.inspect_err(|error| self.core.failed(Api::GrpcInfer, name.as_ref(), error))
     }
 
@@ -57,11 +57,13 @@ impl Inference {
         &self,
         mut message: pb::ModelInferRequest,
         arrival: &Arrival,
-        deadline: Option<Instant>,
+        terms: Terms,
     ) -> Result<pb::ModelInferResponse, Error> {
         let core = &*self.core;
         let spec = oip::request_spec(&message.model_name, &message.model_version)?;
-        let target = core.resolve(&spec, deadline).await?;
+        let timeout = oip_grpc::timeout(&message).and_then(|timeout| arrival.started.checked_add(timeout));
+        let terms = terms.with(timeout, oip_grpc::priority(&message));
+        let target = core.resolve(&spec, terms.until).await?;
         if let Some(entry) = &arrival.entry {
             entry.answered_by(target.id());
         }
@@ -70,7 +72,7 @@ impl Inference {
         let outputs = select_outputs(&signature, &oip_grpc::output_names(&message)?)?;
         let id = std::mem::take(&mut message.id);
         let inputs = oip_grpc::decode_inputs(message, &signature)?;
-        let question = Question { target, signature, inputs, outputs, deadline };
+        let question = Question { target, signature, inputs, outputs, terms };
         let answered = core.ask(Api::GrpcInfer, arrival.started, question).await?;
         let response = oip_grpc::encode_response(
             id,
@@ -163,7 +165,7 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
         let (metadata, extensions, message) = request.into_parts();
         let Some(arrival) = extensions.get::<Arrival>() else { return Err(no_arrival()) };
-        let answer = self.infer(message, arrival, deadline(arrival.started, &metadata)).await;
+        let answer = self.infer(message, arrival, arrival.terms(&metadata)).await;
         answer.map(Response::new).map_err(|error| status::grpc(&error))
     }
 
@@ -176,14 +178,15 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<Answers>, Status> {
         let (metadata, extensions, messages) = request.into_parts();
         let Some(arrival) = extensions.get::<Arrival>().cloned() else { return Err(no_arrival()) };
-        let deadline = deadline(arrival.started, &metadata);
+        let terms = arrival.terms(&metadata);
         let this = self.clone();
         let mut stop = this.core.stop.subscribe();
         let stopped = Box::pin(async move { drop(stop.wait_for(Option::is_some).await) });
         let answers = messages.take_until(stopped).then(move |message| {
             let (this, arrival) = (this.clone(), Arrival { started: clock::now(), ..arrival.clone() });
+            let terms = terms.clone();
             async move {
-                let answer = this.infer(message?, &arrival, deadline).await;
+                let answer = this.infer(message?, &arrival, terms).await;
                 let error_message = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
                 Ok(pb::ModelStreamInferResponse { error_message, infer_response: answer.ok() })
             }

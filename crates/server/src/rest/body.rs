@@ -31,7 +31,11 @@ pub(crate) struct Received {
 impl Received {
     /// Reserves what the tensors take that were read from the body.
     pub(crate) fn reserve_tensors(&self, tensors: &[Tensor]) -> Result<(), Error> {
-        let n_bytes: usize = tensors.iter().map(Tensor::n_bytes).sum();
+        self.reserve(tensors.iter().map(Tensor::n_bytes).sum())
+    }
+
+    /// Reserves bytes on top of the body's own.
+    pub(crate) fn reserve(&self, n_bytes: usize) -> Result<(), Error> {
         self.reservation.grow_to(self.bytes.len().saturating_add(n_bytes))
     }
 }

@@ -80,7 +80,7 @@ async fn try_answer(
             let spec = oip::request_spec(&name, &version)?;
             visit.ask_about(&spec);
             let received = visit.receive(body, n_sent).await?;
-            infer(core, &spec, &visit.parts.headers, &received, visit.circumstances()).await
+            infer(core, &spec, &visit.parts.headers, &received, visit.circumstances()?).await
         }
         Oip::Model { name, version, what } => of_model(core, &name, &version, what).await?,
     })
@@ -136,8 +136,8 @@ async fn try_infer(
 ) -> Result<oip_rest::Response, Error> {
     let mut request = oip_rest::Infer::decode(&body.bytes, header_len(headers)?, limits(core))?;
     let timeout = request.timeout.and_then(|timeout| about.started.checked_add(timeout));
-    let deadline = [timeout, about.deadline].into_iter().flatten().min();
-    let target = core.resolve(spec, deadline).await?;
+    let terms = about.terms.with(timeout, request.priority);
+    let target = core.resolve(spec, terms.until).await?;
     if let Some(entry) = about.entry {
         entry.answered_by(target.id());
     }
@@ -145,7 +145,7 @@ async fn try_infer(
     let outputs = request.select(&signature)?;
     let inputs = request.bind(&signature)?;
     body.reserve_tensors(&inputs)?;
-    let question = Question { target, signature, inputs, outputs, deadline };
+    let question = Question { target, signature, inputs, outputs, terms };
     let answered = core.ask(Api::RestInfer, about.started, question).await?;
     let response = oip_rest::Response::encode(
         &request,

@@ -19,6 +19,9 @@ pub(crate) struct Reply {
     pub(crate) closes: bool,
 }
 
+/// As [`RETRY_AFTER`], in milliseconds. No standard, but some clients know it.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 impl Reply {
@@ -46,13 +49,16 @@ impl Reply {
         Reply::text(status, error.message()).retry_after(error.retry_after())
     }
 
-    /// Whole seconds, rounded up: the header has no smaller unit.
+    /// Whole seconds, rounded up, as the standard has it; and milliseconds beside it, since a queue is often empty long before a
+    /// second is over.
     pub(crate) fn retry_after(self, after: Option<Duration>) -> Reply {
         match after {
             None => self,
             Some(after) => {
                 let seconds = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0)).max(1);
-                self.with(RETRY_AFTER, HeaderValue::from(seconds))
+                let millis = u64::try_from(after.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+                let reply = self.with(RETRY_AFTER, HeaderValue::from(seconds));
+                reply.with(RETRY_AFTER_MS, HeaderValue::from(millis))
             }
         }
     }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::Method;
 use percent_encoding::percent_decode_str;
 use salver_predict::{ModelName, ModelSpec, VersionChoice};
+use salver_wire::tfs::Method as Inference;
 
 use crate::Config;
 
@@ -12,8 +13,8 @@ use crate::Config;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     Predict(ModelSpec),
-    /// `classify` or `regress`, which need models of TensorFlow's own formats.
-    Example(ModelSpec, &'static str),
+    /// `classify` or `regress`.
+    Example(ModelSpec, Inference),
     Status(ModelSpec),
     Metadata(ModelSpec),
     Models,
@@ -115,8 +116,8 @@ fn v1(config: &Config, method: &Method, is_get: bool, rest: &str) -> Result<Rout
         let (model, verb) = rest.split_once(':').ok_or(None)?;
         let make = match verb {
             "predict" => Route::Predict,
-            "classify" => |spec| Route::Example(spec, "classify"),
-            "regress" => |spec| Route::Example(spec, "regress"),
+            "classify" => |spec| Route::Example(spec, Inference::Classify),
+            "regress" => |spec| Route::Example(spec, Inference::Regress),
             _ => return Err(None),
         };
         return model_spec(&segments(model)?).map(make);

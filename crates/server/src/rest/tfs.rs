@@ -6,18 +6,21 @@ use std::time::Instant;
 use salver_predict::{Code, Error, ModelSpec, ModelStatus, VersionChoice, VersionStatus};
 use salver_tensor::Signature;
 use salver_wire::json;
+use salver_wire::tfs::{Method, example_tensor};
 
 use crate::access::Entry;
 use crate::core::{Core, Question};
+use crate::examples::{self, Asked, Inferred};
 use crate::metrics::Api;
 use crate::rest::body::Received;
 use crate::rest::reply::Reply;
+use crate::terms::Terms;
 
 /// What is known of a request besides its body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Circumstances<'a> {
     pub(crate) started: Instant,
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) terms: Terms,
     pub(crate) entry: Option<&'a Entry>,
 }
 
@@ -49,7 +52,7 @@ async fn answer(
     body: &Received,
     about: Circumstances<'_>,
 ) -> Result<Vec<u8>, Error> {
-    let target = match core.resolve(spec, about.deadline).await {
+    let target = match core.resolve(spec, about.terms.until).await {
         Ok(target) => target,
         Err(error) => return Err(json::check_request(&body.bytes, limits(core)).err().unwrap_or(error)),
     };
@@ -66,26 +69,60 @@ async fn answer(
     let json::Decoded { signature, inputs, format } = json::decode_predict(&body.bytes, find, limits(core))?;
     body.reserve_tensors(&inputs)?;
     let outputs = (0..signature.outputs().len()).collect();
-    let question = Question { target, signature, inputs, outputs, deadline: about.deadline };
+    let question = Question { target, signature, inputs, outputs, terms: about.terms };
     let answered = core.ask(Api::RestPredict, about.started, question).await?;
     let body = json::encode_predict(format, &answered.named(), core.config.non_finite)?;
     core.succeeded(&answered);
     Ok(body)
 }
 
-/// Classify and regress: refused, after the model is found.
-pub(crate) async fn example(core: &Core, spec: &ModelSpec, verb: &str, about: Circumstances<'_>) -> Reply {
-    let error = match core.resolve(spec, about.deadline).await {
-        Err(error) => error,
-        Ok(_) => Error::client(
-            Code::Unimplemented,
-            format!(
-                "{verb} takes tensorflow.Example messages, which no model served here reads; use predict"
-            ),
-        ),
+/// Classify and regress.
+pub(crate) async fn example(
+    core: &Core,
+    spec: &ModelSpec,
+    method: Method,
+    body: &Received,
+    about: Circumstances<'_>,
+) -> Reply {
+    let api = match method {
+        Method::Classify => Api::RestClassify,
+        Method::Regress => Api::RestRegress,
     };
-    core.failed(Api::RestPredict, Some(&spec.name), &error);
-    Reply::error(&error)
+    match infer(core, spec, method, api, body, about).await {
+        Ok(body) => Reply::json(body),
+        Err(error) => {
+            core.failed(api, Some(&spec.name), &error);
+            Reply::error(&error)
+        }
+    }
+}
+
+/// Unlike that of a prediction, the whole body is read before the model is looked for.
+async fn infer(
+    core: &Core,
+    spec: &ModelSpec,
+    method: Method,
+    api: Api,
+    body: &Received,
+    about: Circumstances<'_>,
+) -> Result<Vec<u8>, Error> {
+    let json::Examples { signature_name, input } = json::decode_examples(&body.bytes, limits(core))?;
+    let target = core.resolve(spec, about.terms.until).await?;
+    if let Some(entry) = about.entry {
+        entry.answered_by(target.id());
+    }
+    let task = examples::task(core, &*target, &signature_name, method)?;
+    let tensor = example_tensor(Some(input), core.config.limits.decompressed_bytes)?;
+    body.reserve(examples::n_bytes(&tensor))?;
+    let (target, examples, terms) = (&target, &tensor, about.terms);
+    let asked = Asked { api, started: about.started, target, examples, terms };
+    let (answered, inferred) = examples::infer(core, &asked, task).await?;
+    let body = match &inferred {
+        Inferred::Classes(result) => json::encode_classify(result, core.config.non_finite),
+        Inferred::Values(result) => json::encode_regress(result, core.config.non_finite),
+    };
+    core.succeeded(&answered);
+    Ok(body)
 }
 
 pub(crate) fn status(core: &Core, spec: &ModelSpec, about: Circumstances<'_>) -> Reply {
@@ -95,7 +132,7 @@ pub(crate) fn status(core: &Core, spec: &ModelSpec, about: Circumstances<'_>) ->
 }
 
 pub(crate) async fn metadata(core: &Core, spec: &ModelSpec, about: Circumstances<'_>) -> Reply {
-    let target = core.resolve(spec, about.deadline).await;
+    let target = core.resolve(spec, about.terms.until).await;
     let found = target.map(|target| {
         json::metadata_body(target.id(), target.signatures().iter().map(|signature| &**signature))
     });

@@ -13,12 +13,13 @@ use salver_tensor::{Shape, Tensor};
 use salver_wire::proto::inference as oip;
 use salver_wire::proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use salver_wire::proto::tensorflow::serving as tfs;
+use salver_wire::proto::tensorflow::serving::inference_result::Result as Outcome;
 use salver_wire::proto::tensorflow::serving::model_service_client::ModelServiceClient;
 use salver_wire::proto::tensorflow::serving::prediction_service_client::PredictionServiceClient;
-use salver_wire::tfs::{Encoding, decode_tensor, encode_request};
+use salver_wire::tfs::{Encoding, SerializedExample, decode_tensor, encode_request};
 use tokio::net::TcpStream;
+use tonic::Code;
 use tonic::codec::CompressionEncoding;
-use tonic::{Code, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
@@ -115,29 +116,103 @@ async fn failures_have_their_codes_and_texts() {
     running.stop().await;
 }
 
+/// Two examples, of 2 and 4 bytes.
+fn examples() -> Option<tfs::Input> {
+    let examples = [&b"\x0a\x00"[..], b"\x0a\x00\x0a\x00"];
+    let examples = examples.map(|bytes| SerializedExample::decode(bytes).unwrap()).to_vec();
+    Some(tfs::Input { kind: Some(tfs::input::Kind::ExampleList(tfs::ExampleList { examples })) })
+}
+
+fn signature(model: &str, name: &str) -> Option<tfs::ModelSpec> {
+    spec(model).map(|spec| tfs::ModelSpec { signature_name: name.to_owned(), ..spec })
+}
+
+fn labels(result: Option<&tfs::ClassificationResult>) -> Vec<(&str, f32)> {
+    let rows = result.iter().flat_map(|result| &result.classifications);
+    rows.flat_map(|row| &row.classes).map(|class| (class.label.as_str(), class.score)).collect()
+}
+
+fn values(result: Option<&tfs::RegressionResult>) -> Vec<f32> {
+    result.iter().flat_map(|result| &result.regressions).map(|one| one.value).collect()
+}
+
 #[tokio::test]
-async fn what_is_not_served_says_so() {
+async fn examples_are_classified_and_regressed() {
     let running = Running::start(config());
     let mut client = client(&running).await;
-    let check = |what: &str, model: &str, status: Status| {
-        let (code, text) = match model {
-            "double" => (Code::Unimplemented, format!("{what} takes tensorflow.Example messages")),
-            _ => (Code::NotFound, "Servable not found for request: Latest(none)".to_owned()),
-        };
-        assert_eq!(status.code(), code, "{what} {model}");
-        assert!(status.message().starts_with(&text), "{status}");
+    let request = tfs::ClassificationRequest { model_spec: signature("lengths", "c"), input: examples() };
+    let classified = client.classify(request).await.unwrap().into_inner();
+    let expected = [("\n\0", 2.0), ("\n\0\n\0", 4.0)];
+    assert_eq!(labels(classified.result.as_ref()), expected);
+    let spec = classified.model_spec.unwrap();
+    assert_eq!((spec.name.as_str(), spec.signature_name.as_str()), ("lengths", "c"));
+    assert_eq!(spec.version_choice, Some(tfs::model_spec::VersionChoice::Version(4)));
+
+    let request = tfs::RegressionRequest { model_spec: signature("lengths", ""), input: examples() };
+    let regressed = client.regress(request).await.unwrap().into_inner();
+    assert_eq!(values(regressed.result.as_ref()), [2.0, 4.0]);
+    assert_eq!(regressed.model_spec.unwrap().signature_name, "serving_default");
+
+    let task = |name: &str, method: &str| tfs::InferenceTask {
+        model_spec: signature("lengths", name),
+        method_name: format!("tensorflow/serving/{method}"),
     };
-    for model in ["double", "none"] {
-        let classify = tfs::ClassificationRequest { model_spec: spec(model), ..Default::default() };
-        check("Classify", model, client.classify(classify).await.unwrap_err());
-        let regress = tfs::RegressionRequest { model_spec: spec(model), ..Default::default() };
-        check("Regress", model, client.regress(regress).await.unwrap_err());
-        let tasks = vec![tfs::InferenceTask { model_spec: spec(model), ..Default::default() }];
-        let multi = tfs::MultiInferenceRequest { tasks, ..Default::default() };
-        check("MultiInference", model, client.multi_inference(multi).await.unwrap_err());
+    let tasks = vec![task("", "regress"), task("c", "classify")];
+    let request = tfs::MultiInferenceRequest { tasks, input: examples() };
+    let results = client.multi_inference(request).await.unwrap().into_inner().results;
+    let [first, second] = results.as_slice() else { panic!("{results:?}") };
+    assert_eq!(first.model_spec.as_ref().unwrap().signature_name, "serving_default");
+    let Some(Outcome::RegressionResult(result)) = &first.result else { panic!("{first:?}") };
+    assert_eq!(values(Some(result)), [2.0, 4.0]);
+    let Some(Outcome::ClassificationResult(result)) = &second.result else { panic!("{second:?}") };
+    assert_eq!(labels(Some(result)), expected);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_classified_or_regressed_says_so() {
+    let running = Running::start(config());
+    let mut client = client(&running).await;
+    let cases = [
+        (spec("none"), examples(), Code::NotFound, "Servable not found for request: Latest(none)"),
+        (None, examples(), Code::InvalidArgument, "Missing ModelSpec"),
+        (spec("double"), examples(), Code::InvalidArgument, "No regression inputs found in SignatureDef"),
+        (spec("lengths"), None, Code::InvalidArgument, "Input is empty."),
+        (
+            signature("lengths", "x"),
+            examples(),
+            Code::InvalidArgument,
+            "No signature was found with the name: x",
+        ),
+        (signature("lengths", "c"), examples(), Code::InvalidArgument, "Expected one output Tensor."),
+    ];
+    for (model_spec, input, code, text) in cases {
+        let status = client.regress(tfs::RegressionRequest { model_spec, input }).await.unwrap_err();
+        assert_eq!(status.code(), code, "{text}: {status}");
+        assert!(status.message().starts_with(text), "{status}");
     }
     let none = client.multi_inference(tfs::MultiInferenceRequest::default()).await.unwrap_err();
     assert_eq!(none.message(), "ModelSpec has no name specified.");
+    let task = tfs::InferenceTask { model_spec: spec("lengths"), method_name: "x".to_owned() };
+    let request = tfs::MultiInferenceRequest { tasks: vec![task], input: examples() };
+    let status = client.multi_inference(request).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unimplemented, "Unsupported signature method_name: x")
+    );
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn method_names_are_checked_if_that_is_wanted() {
+    let running = Running::start(Config { check_method_name: true, ..config() });
+    let mut client = client(&running).await;
+    let request = tfs::ClassificationRequest { model_spec: signature("lengths", "c"), input: examples() };
+    assert!(client.classify(request).await.is_ok());
+    let request = tfs::RegressionRequest { model_spec: signature("lengths", "c"), input: examples() };
+    let text = "Expected regression signature method_name to be tensorflow/serving/regress. Was: \
+                tensorflow/serving/classify";
+    assert_eq!(client.regress(request).await.unwrap_err().message(), text);
     running.stop().await;
 }
 
@@ -290,6 +365,30 @@ async fn deadlines_end_a_call() {
     let mut request = tonic::Request::new(ask("double", &[1.0]));
     request.set_timeout(Duration::from_secs(60));
     client.predict(request).await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn terms_reach_the_model() {
+    let running = Running::start(Config { caller_header: "x-api-key".parse().unwrap(), ..config() });
+    let mut client = client(&running).await;
+    for (metadata, expected) in [
+        (&[][..], Ok([5.0, 0.0, 0.0])),
+        (&[("salver-priority", "2"), ("x-api-key", "k"), ("grpc-timeout", "10S")], Ok([2.0, 1.0, 1.0])),
+        (&[("salver-priority", "9"), ("salver-caller", "k")], Ok([9.0, 0.0, 0.0])),
+        (&[("salver-priority", "0")], Err(Code::InvalidArgument)),
+    ] {
+        let mut request = tonic::Request::new(ask("terms", &[1.0]));
+        for (key, value) in metadata {
+            request.metadata_mut().insert(*key, value.parse().unwrap());
+        }
+        let terms = client.predict(request).await.map(|response| answer(response.get_ref()));
+        assert_eq!(
+            terms.map_err(|status| status.code()),
+            expected.map(|terms| terms.to_vec()),
+            "{metadata:?}"
+        );
+    }
     running.stop().await;
 }
 

@@ -12,7 +12,7 @@ use salver_predict::{
     Phases, Predictor, State, Target, Version, VersionChoice, VersionStatus,
 };
 use salver_server::{Addresses, Config, Limits, Server};
-use salver_tensor::{DType, Dims, Signature, Tensor, TensorSpec};
+use salver_tensor::{DType, Dims, Shape, Signature, Tensor, TensorSpec};
 use tokio::sync::Semaphore;
 
 /// What a played model does.
@@ -26,6 +26,10 @@ enum Role {
     Full,
     /// Fails with a long text.
     Broken,
+    /// Takes serialised examples and answers with their lengths.
+    Lengths,
+    /// Answers with the priority, whether there is a caller, and whether there is a deadline.
+    Terms,
 }
 
 /// Lets calls through one by one.
@@ -79,14 +83,51 @@ impl Target for Played {
                     return Err(Error::overloaded(Code::Unavailable, "the queue is full", after));
                 }
                 Role::Broken => return Err(Error::invalid("no".repeat(2000))),
+                Role::Lengths => return lengths(&call),
+                Role::Terms => return Ok(terms(&call)),
             }
             let input = call.inputs[0].to_slice::<f32>().unwrap();
             let doubled = input.iter().map(|value| value * 2.0).collect();
             let output = Tensor::from_vec(call.inputs[0].shape().clone(), doubled).unwrap();
             let phases = Phases { queue: Duration::from_micros(1), run: Duration::from_micros(3) };
-            Ok(Answer { outputs: vec![output], phases })
+            Ok(Answer { outputs: vec![output], phases, version: None })
         })
     }
+}
+
+fn terms(call: &Call) -> Answer {
+    let flag = |is_there: bool| if is_there { 1.0 } else { 0.0 };
+    let asker = call.asker;
+    let terms = vec![f32::from(asker.priority), flag(asker.caller != 0), flag(call.deadline.is_some())];
+    let output = Tensor::from_vec(Shape::new(&[3]).unwrap(), terms).unwrap();
+    Answer { outputs: vec![output], phases: Phases::default(), version: None }
+}
+
+/// `classes` is the examples themselves.
+fn lengths(call: &Call) -> Result<Answer, Error> {
+    salver_predict::check_inputs(&call.signature, &call.inputs)?;
+    let examples = call.inputs[0].strings().unwrap();
+    let lengths = examples.iter().map(|example| example.len() as f32).collect::<Vec<_>>();
+    let matrix = Shape::new(&[examples.len(), 1]).unwrap();
+    let output = |&at: &usize| match &*call.signature.outputs()[at].name {
+        "classes" => Tensor::from_strings(matrix.clone(), examples.to_vec()).unwrap(),
+        _ => Tensor::from_vec(matrix.clone(), lengths.clone()).unwrap(),
+    };
+    let phases = Phases { queue: Duration::ZERO, run: Duration::from_micros(1) };
+    Ok(Answer { outputs: call.outputs.iter().map(output).collect(), phases, version: None })
+}
+
+/// A signature that takes examples.
+fn of_examples(name: &str, method: &str, outputs: &[(&str, DType)]) -> Arc<Signature> {
+    let tensor = |name: &str, dtype: DType| TensorSpec {
+        name: name.into(),
+        tensor_name: name.into(),
+        dtype,
+        dims: Dims::unknown(),
+        default: None,
+    };
+    let outputs = outputs.iter().map(|(name, dtype)| tensor(name, *dtype)).collect();
+    Arc::new(Signature::new(name, method, vec![tensor("inputs", DType::String)], outputs))
 }
 
 /// All models, and what was asked of them.
@@ -122,8 +163,21 @@ impl Stage {
             play("broken", 1, &Role::Broken),
             play("double", 1, &Role::Double),
             play("double", 2, &Role::Double),
+            play("terms", 1, &Role::Terms),
             play("full", 1, &Role::Full),
             play("gated", 1, &Role::Gated(Arc::clone(&gate))),
+            Arc::new(Played {
+                id: ModelId { name: ModelName::new("lengths").unwrap(), version: Version(4) },
+                signatures: vec![
+                    of_examples(
+                        "c",
+                        "tensorflow/serving/classify",
+                        &[("classes", DType::String), ("scores", DType::F32)],
+                    ),
+                    of_examples("serving_default", "tensorflow/serving/regress", &[("outputs", DType::F32)]),
+                ],
+                role: Role::Lengths,
+            }),
         ];
         Arc::new(Stage {
             targets,

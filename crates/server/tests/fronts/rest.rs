@@ -13,6 +13,7 @@ use crate::client::{self, get, post, read, request, send, send_chunks};
 use crate::play::{Running, config, with_limits};
 
 const PREDICT: &str = "/v1/models/double:predict";
+const EXAMPLES: &str = r#"{"examples": [{}, {"x": 1}]}"#;
 
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -36,8 +37,25 @@ async fn every_url_has_its_answer() {
         ("POST", PREDICT, "", 400, "JSON Parse error: The document is empty"),
         ("POST", PREDICT, r#"{"signature_name": "x"}"#, 400, r#"Serving signature key \"x\" not found."#),
         ("POST", "/v1/models/full:predict", ask, 503, "the queue is full"),
-        ("POST", "/v1/models/double:classify", "{}", 501, "use predict"),
-        ("POST", "/v1/models/none:regress", "{}", 404, "Servable not found"),
+        ("POST", "/v1/models/double:classify", "{}", 400, "key 'examples' is expected and was not found"),
+        ("POST", "/v1/models/double:classify", EXAMPLES, 400, "No classification inputs found"),
+        ("POST", "/v1/models/none:regress", EXAMPLES, 404, "Servable not found"),
+        ("POST", "/v1/models/lengths:regress", EXAMPLES, 200, "{\"results\": [2.0, 14.0]}"),
+        (
+            "POST",
+            "/v1/models/lengths/versions/4:classify",
+            r#"{"signature_name": "c", "examples": [{}]}"#,
+            200,
+            r#"{"results": [[["\n\u0000", 2.0]]]}"#,
+        ),
+        ("POST", "/v1/models/lengths:classify", EXAMPLES, 400, "Expected classification signature outputs"),
+        (
+            "POST",
+            "/v1/models/lengths:regress",
+            r#"{"signature_name": "x", "examples": [{}]}"#,
+            400,
+            "No signature was found with the name: x",
+        ),
         ("POST", "/v1/models/double:Predict", ask, 400, "Malformed request: POST /v1/models/double:Predict"),
         ("PUT", "/v1/models/double", "", 400, "Malformed request: PUT /v1/models/double"),
         ("GET", "/v1/models/double", "", 200, "\"AVAILABLE\""),
@@ -267,6 +285,43 @@ async fn deadlines_end_a_request() {
     let reply = send(running.addresses().rest, "POST", "/v1/models/gated:predict", &headers, body).await;
     assert_eq!(reply.status, 504);
     assert!(reply.text().contains("deadline exceeded"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn terms_reach_the_model() {
+    let running = Running::start(config());
+    let rest = running.addresses().rest;
+    let tensor = r#"{"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]}"#;
+    let v2 = |parameters: &str| format!(r#"{{"inputs": [{tensor}], "parameters": {{{parameters}}}}}"#);
+    let v1 = || r#"{"instances": [1.0]}"#.to_owned();
+    // What the server gives up on by itself is no deadline of the client's.
+    for (path, headers, body, expected) in [
+        ("/v1/models/terms:predict", &[][..], v1(), "[5.0,0.0,0.0]"),
+        (
+            "/v1/models/terms:predict",
+            &[("salver-priority", "1"), ("salver-caller", "k")],
+            v1(),
+            "[1.0,1.0,0.0]",
+        ),
+        ("/v1/models/terms:predict", &[("x-request-timeout-ms", "5000")], v1(), "[5.0,0.0,1.0]"),
+        ("/v2/models/terms/infer", &[], v2(r#""priority": 0"#), "[5.0,0.0,0.0]"),
+        ("/v2/models/terms/infer", &[], v2(r#""priority": 77, "timeout": 5000000"#), "[9.0,0.0,1.0]"),
+        ("/v2/models/terms/infer", &[("salver-priority", "3")], v2(r#""priority": 4"#), "[4.0,0.0,0.0]"),
+    ] {
+        let reply = send(rest, "POST", path, headers, body.clone()).await;
+        let text = reply.text().replace(' ', "");
+        assert!(reply.status == 200 && text.contains(expected), "{path} {headers:?} {body}: {text}");
+    }
+    for path in ["/v1/models/terms:predict", "/v2/models/terms/infer"] {
+        let reply = send(rest, "POST", path, &[("salver-priority", "urgent")], v2("")).await;
+        assert_eq!(reply.status, 400);
+        assert!(
+            reply.text().contains("salver-priority is 'urgent', expected a number from 1"),
+            "{}",
+            reply.text()
+        );
+    }
     running.stop().await;
 }
 

@@ -243,9 +243,11 @@ async fn a_shutdown_finishes_what_runs() {
     let rest = running.addresses().rest;
     let channel = Channel::to(running.addresses().grpc).await;
     let mut grpc = PredictionServiceClient::with_origin(channel, origin());
-    // An idle connection, which is closed.
+    // An idle connection, which is closed. It is idle once its answer has begun: a request that the server has not read
+    // when it closes is answered by a reset.
     let mut idle = TcpStream::connect(rest.unwrap()).await.unwrap();
     idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert_eq!(idle.read_u8().await.unwrap(), b'H');
     let over_rest = post(rest, "/v1/models/gated:predict", BODY);
     let over_grpc = grpc.predict(ask("gated", &[1.0]));
     let shutdown = async {
