@@ -10,7 +10,7 @@ use salver_server::Addresses;
 
 use crate::example;
 
-/// Tells a waiting thread that some version's state has changed.
+/// Tells a waiting thread that something has changed.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     seen: Mutex<bool>,
@@ -24,10 +24,11 @@ impl Changes {
         self.changed.notify_all();
     }
 
-    fn wait(&self, timeout: Duration) {
+    /// Waits until there was a change since the last wait, and says so, or for this long.
+    pub(crate) fn wait(&self, timeout: Duration) -> bool {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.changed.wait_timeout_while(seen, timeout, |seen| !*seen);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+        std::mem::take(&mut *waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 }
 

@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(unknown, Vec::<String>::new());
         assert_eq!((args.port, args.rest_api_port, args.file_system_poll_wait_seconds), (1, 2, -1));
         assert!(args.switches.rest_api_enable_cors_support && args.switches.enable_batching);
-        assert_eq!(args.without_effect.notes().len(), 11);
+        assert_eq!(args.without_effect.notes().len(), 10);
     }
 
     #[test]

@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use salver_engine::LoadOptions;
 use salver_lifecycle as lifecycle;
 use salver_predict::{ModelConfig, VersionPolicy};
+use salver_runtime::Runtimes;
 use salver_server as server;
 use salver_store::PollMode;
 use salver_wire::{json, text_config, tfs};
 
+use crate::batching::{BatchingSettings, Parameters};
 use crate::flags::{self, LogFormat, ServeArgs, Transition};
+use crate::settings::{self, ConfigFile, Settings};
 
 /// The environment variables that TensorFlow Serving's container takes.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +34,12 @@ impl Environment {
     }
 }
 
+/// A variable of the process's environment that settings name, for what should not stand in a file.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// Where the models come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Models {
@@ -45,12 +55,24 @@ pub(crate) enum Models {
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) models: Models,
+    pub(crate) load: LoadOptions,
     pub(crate) server: server::Config,
     pub(crate) lifecycle: lifecycle::Config,
     pub(crate) poll: PollMode,
     pub(crate) n_workers: NonZeroUsize,
+    /// Where native libraries are looked for.
+    pub(crate) runtimes: Runtimes,
     pub(crate) lanes: salver_batch::Config,
-    pub(crate) per_model_batching: bool,
+    /// Whether TensorFlow Serving's files say how requests are joined.
+    pub(crate) compat: Compat,
+    /// What flags say for all models, over everything else.
+    pub(crate) flags: Settings,
+    /// Files with settings, which are read again while models are served.
+    pub(crate) sources: Sources,
+    /// What they say at the start.
+    pub(crate) files: Files,
+    /// How long batches are tried before a version is available.
+    pub(crate) batch_trial: Duration,
     /// How often each warm-up record runs, if they run at all.
     pub(crate) warmup: Option<NonZeroUsize>,
     pub(crate) allow_labels_for_unavailable: bool,
@@ -70,14 +92,21 @@ pub(crate) fn resolve(args: &ServeArgs, environment: &Environment) -> anyhow::Re
     if args.switches.use_alts_credentials {
         bail!("--use_alts_credentials: ALTS is not supported; use --ssl_config_file for TLS");
     }
+    let sources = Sources::of(args)?;
     Ok(Config {
         models: models(args, environment)?,
+        load: load_options(args),
         server: server_config(args)?,
         lifecycle: lifecycle_config(args),
         poll: PollMode::from_seconds(args.file_system_poll_wait_seconds),
         n_workers: n_workers(args),
+        runtimes: args.dir.runtimes(),
         lanes: lanes(args)?,
-        per_model_batching: args.switches.enable_per_model_batching_parameters,
+        compat: Compat::of(args),
+        flags: flag_settings(args)?,
+        files: sources.read()?,
+        sources,
+        batch_trial: Duration::from_millis(args.batch_trial_ms),
         warmup: args.switches.enable_model_warmup.then(|| {
             usize::try_from(args.num_request_iterations_for_warmup)
                 .ok()
@@ -98,8 +127,44 @@ pub(crate) fn resolve(args: &ServeArgs, environment: &Environment) -> anyhow::Re
     })
 }
 
+fn load_options(args: &ServeArgs) -> LoadOptions {
+    let mut options = LoadOptions::default();
+    let tags = args.saved_model_tags.split(',').map(str::trim).filter(|tag| !tag.is_empty());
+    options.saved_model_tags = tags.map(str::to_owned).collect();
+    options
+}
+
+/// The path that a flag names, if it names one.
+fn given(text: &str) -> Option<PathBuf> {
+    Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)
+}
+
+/// What the flags say of all models.
+fn flag_settings(args: &ServeArgs) -> anyhow::Result<Settings> {
+    let settings = Settings {
+        engine: args.engine.clone(),
+        precision: args.precision.clone(),
+        threads: NonZeroUsize::new(threads_per_run(args)?),
+        lanes: NonZeroUsize::new(args.lanes),
+        pin: args.pin,
+        isolate: args.isolate,
+        max_batch_size: args.max_batch_size,
+        batching: BatchingSettings {
+            mode: args.batching,
+            timeout_ms: args.default_timeout_ms,
+            max_queue: args
+                .max_queue
+                .map(|n| NonZeroUsize::new(n).context("--max_queue=0, expected a positive number"))
+                .transpose()?,
+            ..BatchingSettings::default()
+        },
+        ..Settings::default()
+    };
+    settings.check().context("flags")?;
+    Ok(settings)
+}
+
 fn models(args: &ServeArgs, environment: &Environment) -> anyhow::Result<Models> {
-    let given = |text: &str| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
     if let Some(path) = given(&args.model_config_file) {
         if !args.paths.is_empty() {
             bail!("--model_config_file={} and PATH name models both; give one of them", path.display());
@@ -210,6 +275,9 @@ fn server_config(args: &ServeArgs) -> anyhow::Result<server::Config> {
             flags::NonFinite::String => json::NonFinite::String,
         },
         rest_timeout: Duration::from_millis(args.rest_api_timeout_in_ms),
+        caller_header: args.caller_header.parse().with_context(|| {
+            format!("--caller_header={}, expected the name of a header", args.caller_header)
+        })?,
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
         limits: server::Limits {
             body_bytes: args.max_body_bytes,
@@ -272,8 +340,8 @@ fn read_file(flag: &str, path: &str) -> anyhow::Result<Option<(String, String)>>
     Ok(Some((path.to_owned(), text)))
 }
 
-/// Threads of one run: TensorFlow Serving's two ways to say it exclude each other.
-fn threads_per_run(args: &ServeArgs) -> anyhow::Result<NonZeroUsize> {
+/// Threads of one run, 0 if that is left open: TensorFlow Serving's two ways to say it exclude each other.
+fn threads_per_run(args: &ServeArgs) -> anyhow::Result<usize> {
     let (session, intra, inter) = (
         args.tensorflow_session_parallelism,
         args.tensorflow_intra_op_parallelism,
@@ -286,106 +354,140 @@ fn threads_per_run(args: &ServeArgs) -> anyhow::Result<NonZeroUsize> {
         );
     }
     let threads = if session != 0 { session } else { intra };
-    let threads = usize::try_from(threads)
-        .with_context(|| format!("{threads} threads for one run, expected 0 or a positive number"))?;
-    Ok(NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN))
+    usize::try_from(threads)
+        .with_context(|| format!("{threads} threads for one run, expected 0 or a positive number"))
 }
 
-/// How each model runs: queue, lanes, and batching where it is asked for.
+/// As many lanes as keep so many processors busy with runs of so many threads.
+fn lanes_for(cores: NonZeroUsize, threads: NonZeroUsize) -> NonZeroUsize {
+    NonZeroUsize::new((cores.get() / threads).min(salver_batch::MAX_THREADS)).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// How each model runs, as far as flags say it for all of them.
 fn lanes(args: &ServeArgs) -> anyhow::Result<salver_batch::Config> {
-    let threads = threads_per_run(args)?;
-    let n_lanes = NonZeroUsize::new(args.lanes)
-        .unwrap_or_else(|| NonZeroUsize::new(n_processors().get() / threads).unwrap_or(NonZeroUsize::MIN));
-    let max_queue = NonZeroUsize::new(args.max_queue).context("--max_queue=0, expected a positive number")?;
-    let mut lanes = salver_batch::Config {
+    let threads = NonZeroUsize::new(threads_per_run(args)?).unwrap_or(NonZeroUsize::MIN);
+    let cores = NonZeroUsize::new(args.compute_threads).unwrap_or_else(n_processors);
+    let n_lanes = NonZeroUsize::new(args.lanes).unwrap_or_else(|| lanes_for(cores, threads));
+    let policy = salver_batch::Policy::default();
+    let lanes = salver_batch::Config {
         n_lanes,
         threads,
-        max_queue,
-        max_queued_bytes: args.max_bytes_in_flight,
+        cores: Some(salver_batch::Cores::new(cores)),
         n_inline: n_workers(args),
+        policy: salver_batch::Policy {
+            max_queued_bytes: policy.max_queued_bytes.min(args.max_bytes_in_flight),
+            ..policy
+        },
         ..salver_batch::Config::default()
     };
-    let file = read_file("batching_parameters_file", &args.batching_parameters_file)?;
-    if file.is_some() && !args.switches.enable_batching {
-        bail!("--batching_parameters_file needs --enable_batching");
-    }
-    if args.switches.enable_batching && !args.switches.enable_per_model_batching_parameters {
-        lanes.batching = Some(salver_batch::Batching::default());
-    }
-    if let Some((path, text)) = file {
-        apply_batching_parameters(&mut lanes, &text).with_context(|| invalid(&path))?;
-    }
+    lanes.check()?;
     Ok(lanes)
 }
 
-/// Puts a `BatchingParameters` text proto into the configuration of a model's lanes. What the file leaves out keeps
-/// TensorFlow Serving's default.
-///
-/// # Errors
-/// When the text is no such proto or a value is out of range.
-pub(crate) fn apply_batching_parameters(lanes: &mut salver_batch::Config, text: &str) -> anyhow::Result<()> {
-    let given = text_config::batching_parameters(text)?;
-    let default = salver_batch::Batching::default();
-    let max_batch_size = positive("max_batch_size", given.max_batch_size)?.unwrap_or(default.max_batch_size);
-    let timeout = given.batch_timeout_micros.unwrap_or(0);
-    let timeout = u64::try_from(timeout)
-        .with_context(|| format!("batch_timeout_micros is {timeout}, expected 0 or a positive number"))?;
-    let allowed_batch_sizes = given
-        .allowed_batch_sizes
-        .iter()
-        .map(|&size| {
-            usize::try_from(size).with_context(|| format!("allowed_batch_sizes has {size}, expected sizes"))
-        })
-        .collect::<anyhow::Result<_>>()?;
-    if let Some(n_lanes) = positive("num_batch_threads", given.num_batch_threads)? {
-        lanes.n_lanes = n_lanes;
-    }
-    if let Some(n_batches) = positive("max_enqueued_batches", given.max_enqueued_batches)? {
-        // TensorFlow Serving counts the queue in batches; a queued request has at least one row.
-        lanes.max_queue = n_batches.saturating_mul(max_batch_size);
-    }
-    lanes.batching = Some(salver_batch::Batching {
-        max_batch_size,
-        batch_timeout: Duration::from_micros(timeout),
-        allowed_batch_sizes,
-        enable_large_batch_splitting: given.enable_large_batch_splitting.unwrap_or(false),
-        pad_variable_length_inputs: given.pad_variable_length_inputs,
-    });
-    lanes.check()?;
-    Ok(())
+/// Whether TensorFlow Serving's files say how requests are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compat {
+    /// Salver's own settings do.
+    Off,
+    /// One file for all models.
+    All,
+    /// A file in each version folder; a version without it is not batched.
+    PerModel,
 }
 
-/// The lanes of one version with `batching_params.pbtxt` in its folder; without that file it is not batched.
+impl Compat {
+    fn of(args: &ServeArgs) -> Compat {
+        match (args.switches.enable_per_model_batching_parameters, args.switches.enable_batching) {
+            (true, _) => Compat::PerModel,
+            (false, true) => Compat::All,
+            (false, false) => Compat::Off,
+        }
+    }
+}
+
+/// Files with settings that flags name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sources {
+    config: Option<PathBuf>,
+    batching_parameters: Option<PathBuf>,
+}
+
+/// What they say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Files {
+    /// The file of `--config`.
+    pub(crate) config: ConfigFile,
+    /// The file of `--batching_parameters_file`.
+    pub(crate) parameters: Option<Parameters>,
+}
+
+impl Sources {
+    fn of(args: &ServeArgs) -> anyhow::Result<Sources> {
+        let batching_parameters = given(&args.batching_parameters_file);
+        if batching_parameters.is_some() && !args.switches.enable_batching {
+            bail!("--batching_parameters_file needs --enable_batching");
+        }
+        Ok(Sources { config: given(&args.config), batching_parameters })
+    }
+
+    /// Where they lie.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        self.config.iter().chain(&self.batching_parameters).cloned().collect()
+    }
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When one is not there or wrong.
+    pub(crate) fn read(&self) -> anyhow::Result<Files> {
+        let config = self.config.as_deref().map(settings::read_config).transpose()?.unwrap_or_default();
+        let parameters = self.batching_parameters.as_ref().map(|path| {
+            let path = path.display().to_string();
+            let text =
+                read_file("batching_parameters_file", &path)?.map(|(_, text)| text).unwrap_or_default();
+            Parameters::parse(&text).with_context(|| invalid(&path))
+        });
+        Ok(Files { config, parameters: parameters.transpose()? })
+    }
+}
+
+/// Where a version's own `BatchingParameters` lie.
+pub(crate) fn per_model_file(version: &Path) -> PathBuf {
+    version.join("batching_params.pbtxt")
+}
+
+/// What `batching_params.pbtxt` in a version folder says, if it is there.
 ///
 /// # Errors
 /// When the file cannot be read or used.
-pub(crate) fn per_model_lanes(
-    common: &salver_batch::Config,
-    version: &Path,
-) -> anyhow::Result<salver_batch::Config> {
-    let path = version.join("batching_params.pbtxt");
-    let mut lanes = salver_batch::Config { batching: None, ..common.clone() };
+pub(crate) fn per_model_parameters(version: &Path) -> anyhow::Result<Option<Parameters>> {
+    let path = per_model_file(version);
     match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            // Threads are set for all models by the global file.
-            apply_batching_parameters(&mut lanes, &text)
-                .with_context(|| invalid(&path.display().to_string()))?;
-            lanes.n_lanes = common.n_lanes;
-            Ok(lanes)
-        }
+        Ok(text) => Parameters::parse(&text).map(Some).with_context(|| invalid(&path.display().to_string())),
         Err(error)
             if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
         {
-            Ok(lanes)
+            Ok(None)
         }
         Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
 }
 
-fn positive(name: &str, value: Option<i64>) -> anyhow::Result<Option<NonZeroUsize>> {
-    let Some(value) = value else { return Ok(None) };
-    let number = usize::try_from(value).ok().and_then(NonZeroUsize::new);
-    number.map(Some).with_context(|| format!("{name} is {value}, expected a positive number"))
+/// The lanes of one version with what its settings say; `n_lanes` is for models that say nothing of it.
+pub(crate) fn with_settings(
+    lanes: salver_batch::Config,
+    settings: &Settings,
+    n_lanes: Option<NonZeroUsize>,
+) -> salver_batch::Config {
+    let threads = settings.threads.unwrap_or(lanes.threads);
+    let cores =
+        lanes.cores.as_ref().and_then(|cores| NonZeroUsize::new(cores.n())).unwrap_or_else(n_processors);
+    let n_lanes = match (settings.lanes.or(n_lanes), settings.threads) {
+        (Some(n_lanes), _) => n_lanes,
+        (None, Some(threads)) if threads != lanes.threads => lanes_for(cores, threads),
+        (None, _) => lanes.n_lanes,
+    };
+    salver_batch::Config { threads, n_lanes, pinned: settings.pin.unwrap_or(lanes.pinned), ..lanes }
 }
 
 #[cfg(test)]
@@ -396,7 +498,8 @@ mod tests {
     use crate::flags::{Cli, Command};
 
     fn resolved(args: &[&str], environment: &Environment) -> anyhow::Result<Config> {
-        let Command::Serve(args) = Cli::parse_from(["salver", "serve"].iter().chain(args)).command;
+        let command = Cli::parse_from(["salver", "serve"].iter().chain(args)).command;
+        let Command::Serve(args) = command else { panic!("the command is serve") };
         resolve(&args, environment)
     }
 
@@ -439,7 +542,7 @@ mod tests {
             "--rest_api_non_finite=null",
             "--max_body_bytes=1000",
             "--client_timeout_in_ms=7",
-            "--max_queue=3",
+            "--caller_header=X-Api-Key",
             "--lanes=5",
             "--tensorflow_intra_op_parallelism=2",
             "--max_num_load_retries=1",
@@ -449,7 +552,8 @@ mod tests {
         assert!(!server.model_control && !server.grpc_health && server.check_method_name);
         assert_eq!((server.non_finite, server.limits.body_bytes), (json::NonFinite::Null, 1000));
         assert_eq!(server.limits.header_timeout, Duration::from_millis(7));
-        assert_eq!((lanes.max_queue.get(), lanes.n_lanes.get(), lanes.threads.get()), (3, 5, 2));
+        assert_eq!(server.caller_header.as_str(), "x-api-key");
+        assert_eq!((lanes.n_lanes.get(), lanes.threads.get()), (5, 2));
         assert_eq!((lifecycle.max_retries, lifecycle.policy), (1, lifecycle::Policy::ResourcePreserving));
     }
 
@@ -461,31 +565,10 @@ mod tests {
         check_error(&["a", "--rest_api_tls"], "needs --ssl_config_file");
         check_error(&["a", "--ssl_config_file=no/such"], "--ssl_config_file=no/such");
         check_error(&["a", "--max_queue=0"], "expected a positive number");
+        check_error(&["a", "--caller_header=a b"], "expected the name of a header");
+        check_error(&["a", "--default_timeout_ms=-1"], "batching.timeout_ms = -1");
+        check_error(&["a", "--batching_parameters_file=/dev/null"], "needs --enable_batching");
         let parallelism = ["a", "--tensorflow_session_parallelism=2", "--tensorflow_intra_op_parallelism=2"];
         check_error(&parallelism, "cannot be combined");
-    }
-
-    #[test]
-    fn batching_parameters_are_read() {
-        let mut lanes = salver_batch::Config::default();
-        let text = "max_batch_size { value: 8 } batch_timeout_micros { value: 500 } max_enqueued_batches { value: 3 }
-                    num_batch_threads { value: 4 } allowed_batch_sizes: [4, 8]";
-        apply_batching_parameters(&mut lanes, text).unwrap();
-        let batching = lanes.batching.unwrap();
-        assert_eq!((lanes.n_lanes.get(), lanes.max_queue.get(), batching.max_batch_size.get()), (4, 24, 8));
-        assert_eq!(
-            (batching.batch_timeout, batching.allowed_batch_sizes),
-            (Duration::from_micros(500), vec![4, 8])
-        );
-
-        for (text, expected) in [
-            ("max_batch_size { value: 0 }", "max_batch_size is 0"),
-            ("max_batch_size { value: 4 } allowed_batch_sizes: 2", "Last entry in allowed_batch_sizes"),
-            ("max_batch { value: 4 }", "max_batch"),
-        ] {
-            let error = apply_batching_parameters(&mut salver_batch::Config::default(), text).unwrap_err();
-            assert!(format!("{error:#}").contains(expected), "{error:#}");
-        }
-        check_error(&["a", "--batching_parameters_file=/dev/null"], "needs --enable_batching");
     }
 }

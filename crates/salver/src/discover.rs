@@ -7,6 +7,8 @@ use anyhow::{Context, bail};
 use salver_engine::{ErrorKind, ModelSource};
 use salver_lifecycle::Version;
 
+use crate::settings;
+
 /// One model found at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -75,7 +77,7 @@ fn single(path: &Path) -> anyhow::Result<Layout> {
 /// The models at a path, sorted by name, and the children of a folder of models that are none.
 ///
 /// # Errors
-/// As [`layout`].
+/// As [`fn@layout`].
 pub(crate) fn discover(path: &Path) -> anyhow::Result<(Vec<Found>, Vec<PathBuf>)> {
     // The name comes from the path as it is meant: `.` and a trailing slash have none.
     let path = &path.canonicalize().with_context(|| path.display().to_string())?;
@@ -124,7 +126,8 @@ fn children(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut children = Vec::new();
     for entry in std::fs::read_dir(path).with_context(context)? {
         let child = entry.with_context(context)?.path();
-        if !child.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+        let is_hidden = child.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if !is_hidden && !settings::is_settings(&child) {
             children.push(child);
         }
     }
@@ -170,7 +173,7 @@ mod tests {
         check(&["net/7/model.onnx"], "net/7", &[("net", Some(7))]);
         check(&["net/1/model.onnx", "net/2/model.onnx"], "net", &[("net", None)]);
         check(
-            &["all/a/1/m.onnx", "all/b.onnx", "all/c/m.onnx", "all/notes.txt"],
+            &["all/a/1/m.onnx", "all/b.onnx", "all/b.onnx.salver.toml", "all/c/m.onnx", "all/notes.txt"],
             "all",
             &[("a", None), ("b", Some(1)), ("c", Some(1))],
         );

@@ -1,8 +1,19 @@
 //! The command line: what can be said, with its defaults. Text only; [`crate::config`] gives it meaning.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::batching::Mode;
+use crate::bench::BenchArgs;
+use crate::convert::ConvertArgs;
+use crate::doctor::DoctorArgs;
+use crate::inspect::InspectArgs;
+use crate::runtime::{RuntimeArgs, RuntimeDir};
+use crate::stream::StreamArgs;
+use crate::tune::TuneArgs;
+use crate::worker::WorkerArgs;
 
 /// A model server: trained models behind REST and gRPC.
 #[derive(Debug, Parser)]
@@ -18,6 +29,17 @@ pub(crate) enum Command {
     ///
     /// Each PATH is a model file, a version folder, a folder with numeric version folders, or a folder of models.
     Serve(Box<ServeArgs>),
+    Stream(Box<StreamArgs>),
+    /// Show what is in a model: signatures, operators, sizes, costs.
+    Inspect(InspectArgs),
+    /// Write a model as ONNX.
+    Convert(ConvertArgs),
+    EngineWorker(WorkerArgs),
+    /// Find out on what a model runs best on this machine, and keep that beside the model.
+    Tune(Box<TuneArgs>),
+    Bench(Box<BenchArgs>),
+    Runtime(RuntimeArgs),
+    Doctor(DoctorArgs),
 }
 
 /// A flag that is a switch: `--name`, `--name=true` or `--name=false`.
@@ -39,10 +61,10 @@ macro_rules! switches {
 }
 
 switches! {
-    /// Join concurrent requests of one model to batches.
+    /// Join concurrent requests as TensorFlow Serving does, by its parameters, in place of Salver's own batching.
     #[arg(help_heading = "Batching")]
     enable_batching = false;
-    /// Read batching_params.pbtxt in each version folder.
+    /// The same by the batching_params.pbtxt in each version folder; a version without it is not batched.
     #[arg(help_heading = "Batching")]
     enable_per_model_batching_parameters = false;
     /// Let a new label point at a version that is not available yet when a configuration is applied again.
@@ -136,6 +158,9 @@ pub(crate) struct ServeArgs {
     #[arg(long = "grace_period_seconds", default_value_t = 30, help_heading = "Network")]
     pub(crate) grace_period_seconds: u64,
 
+    /// Which graph of a SavedModel is loaded: its tags, all of them, between commas.
+    #[arg(long = "saved_model_tags", default_value = "serve", help_heading = "Models")]
+    pub(crate) saved_model_tags: String,
     /// Name of the model, when one model is served.
     #[arg(long = "model_name", help_heading = "Models")]
     pub(crate) model_name: Option<String>,
@@ -180,6 +205,25 @@ pub(crate) struct ServeArgs {
     #[arg(long = "version_transition", value_enum, default_value_t = Transition::AvailabilityPreserving, help_heading = "Models")]
     pub(crate) version_transition: Transition,
 
+    /// Join concurrent requests: natural (what comes while a model is busy is its next batch), deferred (requests wait as long as
+    /// their deadlines allow) or off. Default: what --config and the salver.toml of a version say, else natural.
+    #[arg(long = "batching", value_enum, help_heading = "Batching")]
+    pub(crate) batching: Option<Mode>,
+    /// Rows of requests that are joined at most; 1 joins none. Default: what --config and the salver.toml of a version say,
+    /// else 128.
+    #[arg(long = "max_batch_size", help_heading = "Batching")]
+    pub(crate) max_batch_size: Option<NonZeroUsize>,
+    /// Time that a request has which brings no deadline, in milliseconds. Default: what --config and the salver.toml of a
+    /// version say, else no end.
+    #[arg(long = "default_timeout_ms", allow_negative_numbers = true, help_heading = "Batching")]
+    pub(crate) default_timeout_ms: Option<f64>,
+    /// Time that batches of rising size are tried before a version is available, to know what they cost, in milliseconds; 0
+    /// tries none. Whether requests may be joined at all is checked in any case, which costs a few runs.
+    #[arg(long = "batch_trial_ms", default_value_t = 300, help_heading = "Batching")]
+    pub(crate) batch_trial_ms: u64,
+    /// Header (and gRPC metadata) that says who asks, for callers that take turns.
+    #[arg(long = "caller_header", default_value = "salver-caller", help_heading = "Batching")]
+    pub(crate) caller_header: String,
     /// Text proto with batching parameters; needs --enable_batching.
     #[arg(
         long = "batching_parameters_file",
@@ -189,13 +233,43 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) batching_parameters_file: String,
 
+    /// Engine for all models: auto, embedded, onnxruntime, openvino or tensorflow. Default: what --config and the
+    /// salver.toml of a version say, else auto.
+    #[arg(long = "engine", help_heading = "Engines")]
+    pub(crate) engine: Option<String>,
+    /// Precision for all models: f32, bf16 or int8. Default: what --config and the salver.toml of a version say, else f32.
+    #[arg(long = "precision", help_heading = "Engines")]
+    pub(crate) precision: Option<String>,
+    /// TOML file with settings for all models and for some by name (see docs/engines.md).
+    #[arg(long = "config", default_value = "", hide_default_value = true, help_heading = "Engines")]
+    pub(crate) config: String,
+    #[command(flatten)]
+    pub(crate) dir: RuntimeDir,
+    /// Run each model's engine in a process of its own, so that one that crashes takes no other with it. Default: what
+    /// --config and the salver.toml of a version say, else false.
+    #[arg(
+        long = "isolate", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        help_heading = "Engines"
+    )]
+    pub(crate) isolate: Option<bool>,
+    /// Keep the lanes of each model on processors of their own. Default: what --config and the salver.toml of a version
+    /// say, else false.
+    #[arg(
+        long = "pin", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        help_heading = "Threads"
+    )]
+    pub(crate) pin: Option<bool>,
+
     /// Threads that serve the network; 0 means one per processor.
     #[arg(long = "worker_threads", default_value_t = 0, help_heading = "Threads")]
     pub(crate) worker_threads: usize,
-    /// Runs of one model at a time; 0 means one per processor.
+    /// Threads that the runs of all models use together; 0 means one per processor.
+    #[arg(long = "compute_threads", default_value_t = 0, help_heading = "Threads")]
+    pub(crate) compute_threads: usize,
+    /// Runs of one model at a time; 0 means as many as there are processors for, unless settings say so.
     #[arg(long = "lanes", default_value_t = 0, help_heading = "Threads")]
     pub(crate) lanes: usize,
-    /// Threads that one run of a model uses; 0 means 1.
+    /// Threads that one run of a model uses; 0 means 1, unless settings say so.
     #[arg(long = "tensorflow_intra_op_parallelism", default_value_t = 0, help_heading = "Threads")]
     pub(crate) tensorflow_intra_op_parallelism: i64,
     /// Kept for compatibility: one operator of a run is computed at a time.
@@ -214,9 +288,9 @@ pub(crate) struct ServeArgs {
     /// Bytes of request bodies held at one time.
     #[arg(long = "max_bytes_in_flight", default_value_t = 1 << 30, help_heading = "Limits")]
     pub(crate) max_bytes_in_flight: usize,
-    /// Requests that may wait for one model.
-    #[arg(long = "max_queue", default_value_t = 1_000, help_heading = "Limits")]
-    pub(crate) max_queue: usize,
+    /// Requests that may wait for one model. Default: what --config and the salver.toml of a version say, else 1000.
+    #[arg(long = "max_queue", help_heading = "Limits")]
+    pub(crate) max_queue: Option<usize>,
     /// Deepest nesting of a JSON body.
     #[arg(long = "max_json_depth", default_value_t = 64, help_heading = "Limits")]
     pub(crate) max_json_depth: usize,
@@ -262,8 +336,6 @@ pub(crate) struct WithoutEffect {
     tensorflow_session_config_file: Option<String>,
     #[arg(long, hide = true)]
     per_process_gpu_memory_fraction: Option<f32>,
-    #[arg(long, hide = true)]
-    saved_model_tags: Option<String>,
     #[arg(long, hide = true)]
     platform_config_file: Option<String>,
     #[arg(long, hide = true)]
@@ -329,11 +401,6 @@ impl WithoutEffect {
                 "models run on the processor",
             ),
             (
-                self.saved_model_tags.is_some(),
-                "saved_model_tags",
-                "SavedModels are not loaded by this version",
-            ),
-            (
                 self.platform_config_file.is_some(),
                 "platform_config_file",
                 "a model's platform is told by its content",
@@ -363,7 +430,11 @@ impl WithoutEffect {
                 "thread_pool_factory_config_file",
                 "--lanes and --tensorflow_intra_op_parallelism set the threads of a model",
             ),
-            (self.mixed_precision.is_some(), "mixed_precision", "models are computed as they were exported"),
+            (
+                self.mixed_precision.is_some(),
+                "mixed_precision",
+                "--precision sets what models are computed in",
+            ),
         ];
         all.into_iter().filter(|(given, ..)| *given).map(|(_, name, why)| (name, why)).collect()
     }

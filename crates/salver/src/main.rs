@@ -1,16 +1,30 @@
 //! The binary: reads flags, files and the environment, joins fronts and predictors, and runs until a signal comes.
 
 mod announce;
+mod batching;
+mod bench;
 mod compat;
 mod config;
+mod convert;
 mod discover;
+mod doctor;
 mod example;
 mod flags;
+mod inspect;
+mod loading;
 mod metrics;
 mod models;
+mod opened;
+mod parts;
+mod reload;
+mod runtime;
 mod serve;
+mod settings;
+mod stream;
 mod telemetry;
+mod tune;
 mod warmup;
+mod worker;
 
 use std::io::Write;
 use std::path::Path;
@@ -29,13 +43,27 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const COMPAT_FAILURE: u8 = 255;
 
 fn main() -> ExitCode {
+    // Before any thread is there: TensorFlow reads how it logs and shares its threads from the environment.
+    salver_engine_tensorflow::prepare_process();
+    // And ONNX Runtime whether it may report to its maker.
+    salver_engine_onnxruntime::prepare_process();
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
     if Path::new(&program).file_stem().is_some_and(|name| name == compat::PROGRAM) {
         return compatible(compat::parse(args));
     }
-    let Command::Serve(args) = Cli::parse().command;
-    match start(&args) {
+    let done = match Cli::parse().command {
+        Command::EngineWorker(args) => return worker::run(&args),
+        Command::Bench(args) => return bench::run(&args),
+        Command::Stream(args) => return stream::run(&args),
+        Command::Serve(args) => start(&args),
+        Command::Inspect(args) => inspect::inspect(&args).map(|text| print(&mut std::io::stdout(), &text)),
+        Command::Tune(args) => tune::tune(&args).map(|text| print(&mut std::io::stdout(), &text)),
+        Command::Convert(args) => convert::convert(&args).map(|text| print(&mut std::io::stdout(), &text)),
+        Command::Runtime(args) => runtime::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             print(&mut std::io::stderr(), &format!("salver: {error:#}"));

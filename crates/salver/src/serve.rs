@@ -7,7 +7,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use salver_engine::{Engine, Registry};
-use salver_engine_rten::RtenEngine;
 use salver_lifecycle::{Clock, Phase, SystemClock};
 use salver_predict::{ModelConfig, Models, Predictor};
 use salver_servable::{LoaderConfig, ServableLoader, Servables};
@@ -16,11 +15,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::announce::{self, Changes};
-use crate::config::{self, Config};
+use crate::config::Config;
+use crate::loading::{Engines, Loading};
 use crate::metrics::ModelMetrics;
 use crate::models::{self, FolderWatcher};
+use crate::parts;
+use crate::reload;
 use crate::telemetry::ProcessMetrics;
 use crate::warmup::RecordedPredictions;
+use crate::worker;
 
 /// The largest warm-up record, and the most that its tensors may take.
 const MAX_WARMUP_BYTES: usize = 1 << 30;
@@ -34,9 +37,15 @@ pub(crate) fn serve(config: &Config) -> anyhow::Result<()> {
         warn!("{note}");
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let engines = Registry::new(vec![Arc::new(RtenEngine::new())]);
+    for problem in parts::unusable(&config.runtimes) {
+        warn!("models that ask for no engine by name do without this one: {problem}");
+    }
+    let here = parts::engines(&config.runtimes);
+    let apart = worker::apart(&here, &config.runtimes, config.log_format, &config.log_level);
+    let engines = Engines { here, apart };
     let changes = Arc::new(Changes::default());
-    let servables = servables(config, &engines, &clock, &changes)?;
+    let loading = Arc::new(Loading::new(config, engines.clone()));
+    let servables = servables(config, &loading, &engines, &clock, &changes)?;
     let registry = metrics(&servables)?;
 
     let server = Server::bind(
@@ -49,13 +58,19 @@ pub(crate) fn serve(config: &Config) -> anyhow::Result<()> {
     log_addresses(&server);
 
     let wanted = models::wanted(&config.models)?;
+    for name in
+        config.files.config.models.keys().filter(|name| !wanted.iter().any(|model| model.name == **name))
+    {
+        warn!("--config has settings for a model '{name}', which is not among the models now");
+    }
     servables.connect(Arc::new(FolderWatcher::start(config.poll, &servables)?));
     servables.apply(wanted.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
     announce::found(&wanted, server.addresses());
     start_side_threads(config, wanted, &servables, &changes, &server)?;
+    let asked = start_reload(config, &loading, &servables)?;
 
-    let workers = start_workers(config, &engines, &server)?;
-    let deadline = run_until_signal(config, &servables, &server, &clock)?;
+    let workers = start_workers(config, &engines.here, &server)?;
+    let deadline = run_until_signal(config, &servables, &server, &clock, &asked)?;
     if !workers.end_by(deadline, &*clock) {
         warn!("the grace period is over: a worker was still running a model");
     }
@@ -78,18 +93,22 @@ impl Workers {
     }
 }
 
-fn servables(
+/// Models that are loaded and run as `config` says; none yet.
+///
+/// # Errors
+/// When a thread cannot be started.
+pub(crate) fn servables(
     config: &Config,
-    engines: &Registry,
+    loading: &Arc<Loading>,
+    engines: &Engines,
     clock: &Arc<dyn Clock>,
     changes: &Arc<Changes>,
 ) -> anyhow::Result<Servables> {
-    let mut loader = LoaderConfig::new(engines.clone(), config.lanes.clone());
-    if config.per_model_batching {
-        let lanes = config.lanes.clone();
-        loader.lanes =
-            Arc::new(move |path| config::per_model_lanes(&lanes, path).map_err(|error| format!("{error:#}")));
-    }
+    let mut loader = LoaderConfig::new(engines.here.clone(), config.lanes.clone());
+    let loading = Arc::clone(loading);
+    loader.trial_budget = config.batch_trial;
+    loader.settings =
+        Arc::new(move |name, path| loading.of(name, path).map_err(|error| format!("{error:#}")));
     if let Some(n_iterations) = config.warmup {
         loader.warmup = Some(Arc::new(RecordedPredictions { max_bytes: MAX_WARMUP_BYTES }));
         loader.n_warmup_iterations = n_iterations;
@@ -114,7 +133,11 @@ fn servables(
     Ok(Servables::new(loader, settings, Arc::clone(clock), observer)?)
 }
 
-fn metrics(servables: &Servables) -> anyhow::Result<prometheus::Registry> {
+/// What the process and its models say of themselves.
+///
+/// # Errors
+/// Never in practice: names are used once.
+pub(crate) fn metrics(servables: &Servables) -> anyhow::Result<prometheus::Registry> {
     let registry = prometheus::Registry::new();
     registry.register(Box::new(ProcessMetrics::new(seconds_since_1970())?))?;
     registry.register(Box::new(ModelMetrics::new(servables.clone())))?;
@@ -122,7 +145,7 @@ fn metrics(servables: &Servables) -> anyhow::Result<prometheus::Registry> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the start of the process is a moment in time")]
-fn seconds_since_1970() -> i64 {
+pub(crate) fn seconds_since_1970() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
@@ -159,6 +182,21 @@ fn start_side_threads(
     Ok(())
 }
 
+/// The thread that looks at settings again; it does so at once when it is asked to.
+fn start_reload(
+    config: &Config,
+    loading: &Arc<Loading>,
+    servables: &Servables,
+) -> anyhow::Result<Arc<Changes>> {
+    let asked = Arc::new(Changes::default());
+    let (loading, servables, mode) = (Arc::clone(loading), servables.clone(), config.poll);
+    let when = Arc::clone(&asked);
+    std::thread::Builder::new()
+        .name("settings".into())
+        .spawn(move || reload::watch(&loading, &servables, mode, &when))?;
+    Ok(asked)
+}
+
 /// Each worker serves its connections on a single-threaded runtime inside every engine's own threads, so that a small
 /// model runs where its request was decoded.
 fn start_workers(config: &Config, engines: &Registry, server: &Arc<Server>) -> anyhow::Result<Workers> {
@@ -183,7 +221,8 @@ fn start_workers(config: &Config, engines: &Registry, server: &Arc<Server>) -> a
     Ok(Workers { ended })
 }
 
-fn enter_all(engines: &[Arc<dyn Engine>], body: &mut (dyn FnMut() + Send)) {
+/// Runs the body inside of every engine, one within the other.
+pub(crate) fn enter_all(engines: &[Arc<dyn Engine>], body: &mut (dyn FnMut() + Send)) {
     match engines.split_first() {
         None => body(),
         Some((engine, rest)) => engine.enter(NonZeroUsize::MIN, &mut || enter_all(rest, body)),
@@ -196,12 +235,23 @@ fn run_until_signal(
     servables: &Servables,
     server: &Arc<Server>,
     clock: &Arc<dyn Clock>,
+    asked: &Arc<Changes>,
 ) -> anyhow::Result<Instant> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(server.acceptor());
+        let asked = Arc::clone(asked);
+        let mut hangup = signal(SignalKind::hangup())?;
+        // Ends with the runtime.
+        let mut hangups = tokio::task::JoinSet::new();
+        hangups.spawn(async move {
+            while hangup.recv().await.is_some() {
+                info!("SIGHUP: looking at the settings again");
+                asked.notify();
+            }
+        });
         let name = signals.next().await;
         info!("{name}: finishing what is in flight, at most {:?}", config.grace);
         servables.begin_shutdown();

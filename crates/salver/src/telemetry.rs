@@ -5,6 +5,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, Opts};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -15,6 +16,17 @@ use crate::flags::LogFormat;
 /// # Errors
 /// When `level` is not a filter.
 pub(crate) fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
+    start_log_through(format, level, std::io::stderr)
+}
+
+/// The same through a writer that leads to standard error past something else.
+///
+/// # Errors
+/// As [`start_log`].
+pub(crate) fn start_log_through<W>(format: LogFormat, level: &str, writer: W) -> anyhow::Result<()>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_new(level).with_context(|| {
         format!("--log_level={level}: expected error, warn, info, debug, trace or a filter such as info,salver_servable=debug")
     })?;
@@ -22,12 +34,11 @@ pub(crate) fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
     match format {
         LogFormat::Text => {
             let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
+            let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(is_terminal);
             registry.with(layer.with_target(false)).init();
         }
         LogFormat::Json => {
-            let layer =
-                tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
+            let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer);
             registry.with(layer).init();
         }
     }
