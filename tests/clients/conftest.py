@@ -64,6 +64,15 @@ def serve(tmp_path):
 
 
 @pytest.fixture(scope="session")
+def runtimes() -> pathlib.Path:
+    """The folder of installed native libraries."""
+    folder = os.environ.get("SALVER_RUNTIMES")
+    if not folder:
+        missing("the native libraries are not installed (SALVER_RUNTIMES is not set)")
+    return pathlib.Path(folder)
+
+
+@pytest.fixture(scope="session")
 def testdata() -> pathlib.Path:
     """Models that are not part of the repository."""
     path = os.environ.get("SALVER_TESTDATA")

@@ -26,14 +26,24 @@ from tensorflow_serving.apis import (
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("SALVER_BIN") or ROOT / "target" / "release" / "salver").resolve()
 
+# Unless a test names a folder of native libraries, there is none, whatever this machine has.
+NO_RUNTIMES = {"SALVER_RUNTIMES": str(ROOT / "tests" / "no-runtimes")}
+
 # All that run at the moment, so that a failed test can show their logs.
 RUNNING = []
 
 
+def free_ports(n):
+    """So many different ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_ports(1)[0]
 
 
 def wait_for(condition, what, timeout=20.0):
@@ -51,8 +61,9 @@ def wait_for(condition, what, timeout=20.0):
 class Server:
     """One process of the server. The arguments come after `serve`."""
 
-    def __init__(self, folder, *arguments, command=None, env=None, wait="ready", scheme="http"):
-        self.port, self.rest_port = free_port(), free_port()
+    def __init__(self, folder, *arguments, command=None, env=None, wait="ready", scheme="http", port=None):
+        self.port, self.rest_port = free_ports(2)
+        self.port = port or self.port
         self.base = f"{scheme}://127.0.0.1:{self.rest_port}"
         self.log_path = pathlib.Path(folder) / f"server-{self.port}.log"
         ports = [f"--port={self.port}", f"--rest_api_port={self.rest_port}"]
@@ -62,7 +73,7 @@ class Server:
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env={**os.environ, **(env or {})}, cwd=folder,
+                env={**os.environ, **NO_RUNTIMES, **(env or {})}, cwd=folder,
             )
         RUNNING.append(self)
         if wait:

@@ -123,8 +123,15 @@ def test_13_05_a_message_is_cut_at_1024_characters(shared):
     assert details.endswith("...TRUNCATED") and len(details) == 1024 + len("...TRUNCATED")
 
 
-@pytest.mark.parametrize("call", ["Classify", "Regress", "MultiInference"])
-def test_13_05_calls_that_need_tensorflow_formats_say_so(shared, call):
+@pytest.mark.parametrize(
+    "call, code, text",
+    [
+        ("Classify", "INVALID_ARGUMENT", "No classification inputs found in SignatureDef"),
+        ("Regress", "INVALID_ARGUMENT", "No regression inputs found in SignatureDef"),
+        ("MultiInference", "UNIMPLEMENTED", "Unsupported signature method_name: "),
+    ],
+)
+def test_13_05_calls_with_examples_need_signatures_for_them(shared, call, code, text):
     from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 
     requests = {
@@ -135,7 +142,7 @@ def test_13_05_calls_that_need_tensorflow_formats_say_so(shared, call):
     request = requests[call]()
     spec = request.tasks.add().model_spec if call == "MultiInference" else request.model_spec
     spec.name = "half_plus_two"
-    with refused("UNIMPLEMENTED"):
+    with refused(code, text):
         getattr(shared.predictions, call)(request, timeout=30)
 
 

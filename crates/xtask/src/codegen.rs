@@ -20,11 +20,13 @@ struct Target {
     out: &'static str,
     /// Fields whose bytes are shared with the buffer they were received in.
     shared_bytes: &'static [&'static str],
+    /// Messages that are types of our own: their names and paths.
+    own_types: &'static [(&'static str, &'static str)],
     /// The name of the descriptor file, where one is wanted.
     descriptors: Option<&'static str>,
 }
 
-const TARGETS: [Target; 2] = [
+const TARGETS: [Target; 4] = [
     Target {
         protos: &[
             "inference/service.proto",
@@ -39,13 +41,30 @@ const TARGETS: [Target; 2] = [
             ".inference.ModelInferRequest",
             ".inference.ModelInferResponse",
             ".inference.InferTensorContents",
+            ".tensorflow.BytesList",
         ],
+        own_types: &[(".tensorflow.Example", "crate::tfs::SerializedExample")],
         descriptors: Some("descriptors.bin"),
     },
     Target {
         protos: &["onnx/onnx.proto"],
-        out: "crates/engine-rten/src/generated",
+        out: "crates/graph/src/generated",
         shared_bytes: &[".onnx.TensorProto"],
+        own_types: &[],
+        descriptors: None,
+    },
+    Target {
+        protos: &["tensorflow/saved_model.proto", "tensorflow/tensor_bundle.proto"],
+        out: "crates/tensorflow/src/generated",
+        shared_bytes: &[".tensorflow.TensorProto", ".tensorflow.AttrValue"],
+        own_types: &[],
+        descriptors: Some("descriptors.bin"),
+    },
+    Target {
+        protos: &["tensorflow/example.proto"],
+        out: "crates/kernels/src/generated",
+        shared_bytes: &[".tensorflow.BytesList"],
+        own_types: &[],
         descriptors: None,
     },
 ];
@@ -85,6 +104,9 @@ fn generate(root: &Path, target: &Target) -> Result<Vec<Output>> {
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]");
     for field in target.shared_bytes {
         builder = builder.bytes(field);
+    }
+    for (message, path) in target.own_types {
+        builder = builder.extern_path(*message, *path);
     }
     builder.compile_fds(files)?;
 

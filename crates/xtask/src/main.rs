@@ -16,8 +16,15 @@ mod bench;
 mod clients;
 mod codegen;
 mod counts;
+mod kafka;
+mod peers;
 mod place;
+mod python;
+mod runtimes;
+mod simulate;
 mod steps;
+mod streams;
+mod sweep;
 mod tools;
 
 #[derive(Debug, Parser)]
@@ -43,15 +50,40 @@ enum Task {
     },
     /// Install cargo-nextest and cargo-deny in the versions that CI uses
     Tools,
+    /// Install the native libraries that the tests of the engines load, into .runtimes
+    Runtimes,
     /// Run the tests of unmodified clients against the release binary
     Clients {
         /// Arguments for pytest, after `--`
         #[arg(last = true)]
         pytest: Vec<String>,
     },
-    /// Run a benchmark program: `serve`, `json`, `swap`, `start`, `memory` or `all`
+    /// Start, end and disturb an Apache Kafka of this workspace alone
+    #[command(subcommand)]
+    Kafka(kafka::Command),
+    /// Run the tests of `salver stream` on a real broker, with clients that are not ours
+    Stream {
+        /// Arguments for pytest, after `--`
+        #[arg(last = true)]
+        pytest: Vec<String>,
+    },
+    /// Score a topic while scorers and brokers are killed, and count every record: 200,000 of them, some minutes for each protocol
+    Fire {
+        /// `--protocol consumer|classic|both` (consumer), `--seed N`, `--records N`, `--keys N`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Make models with TensorFlow and compare the embedded engine's answers with TensorFlow's
+    Sweep(sweep::Settings),
+    /// Run a benchmark program: `serve`, `json`, `swap`, `start`, `memory`, `import`, `engines`, `reload`, `peers`, `batching`, `stream` or `all`
     Bench {
         /// The program's name and its settings
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run the batching policy and its baselines against traces in simulated time
+    Simulate {
+        /// The simulator's settings
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -62,7 +94,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            let missing = error.downcast_ref::<kafka::Missing>().is_some();
+            if missing { ExitCode::from(kafka::EXIT_MISSING) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -75,12 +108,30 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Arrows => arrows::check(&place)?,
         Task::Codegen { check } => codegen::run(check)?,
         Task::Tools => tools::install_all(&place)?,
+        Task::Runtimes => {
+            let mut steps = Steps::new();
+            steps.run("native libraries", || runtimes::install(&place));
+            return Ok(steps.finish());
+        }
         Task::Clients { pytest } => {
             let mut steps = Steps::new();
             steps.run("client tests", || clients::run(&place, &pytest));
             return Ok(steps.finish());
         }
+        Task::Kafka(command) => kafka::run(&place, &command)?,
+        Task::Stream { pytest } => {
+            let mut steps = Steps::new();
+            steps.run("Kafka", || kafka::install(&place));
+            steps.run("stream tests", || streams::run(&place, &pytest));
+            return Ok(steps.finish());
+        }
+        Task::Fire { arguments } => {
+            kafka::install(&place)?;
+            streams::fire(&place, &arguments)?;
+        }
+        Task::Sweep(settings) => sweep::run(&place, &settings)?,
         Task::Bench { arguments } => bench::run(&place, &arguments)?,
+        Task::Simulate { arguments } => simulate::run(&place, &arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -92,6 +143,11 @@ fn ci(place: &Place) -> ExitCode {
     steps.run("generated code", || codegen::run(true).map(|()| counts::Counts::default()));
     steps.run("clippy", || {
         place.cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]).check()
+    });
+    steps.run("without Kafka", || {
+        let package =
+            ["clippy", "--locked", "--package", "salver", "--no-default-features", "--", "-D", "warnings"];
+        place.cargo(&package).check()
     });
     steps.run("arrows", || arrows::check(place).map(|()| counts::Counts::default()));
     rust_tests(place, &mut steps);
@@ -108,24 +164,37 @@ fn ci(place: &Place) -> ExitCode {
             .args(["deny", "--locked", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"])
             .check()
     });
-    steps.run("client tests", || clients::run(place, &[]));
+    python_tests(place, &mut steps);
     steps.finish()
 }
 
 fn test(place: &Place) -> ExitCode {
     let mut steps = Steps::new();
     rust_tests(place, &mut steps);
-    steps.run("client tests", || clients::run(place, &[]));
+    python_tests(place, &mut steps);
     steps.finish()
 }
 
+fn python_tests(place: &Place, steps: &mut Steps) {
+    steps.run("client tests", || clients::run(place, &[]));
+    steps.run("stream tests", || streams::run(place, &[]));
+}
+
 fn rust_tests(place: &Place, steps: &mut Steps) {
+    steps.run("native libraries", || runtimes::install(place));
+    steps.run("Kafka", || kafka::install(place));
     steps.run("tests", || {
         let nextest = tools::installed(place, tools::NEXTEST)?;
-        place
+        let broker = kafka::lend(place, "rust-tests", "256m")?;
+        let tests = place
             .command(nextest)
-            .args(["nextest", "run", "--locked", "--workspace"])
-            .count(counts::Runner::Nextest)
+            .args(["nextest", "run", "--locked", "--workspace", "--no-fail-fast"])
+            .env("SALVER_RUNTIMES", &place.runtimes);
+        match &broker {
+            Some(broker) => tests.env("SALVER_KAFKA", &broker.bootstrap),
+            None => tests,
+        }
+        .count(counts::Runner::Nextest)
     });
     steps.run("documentation tests", || {
         place.cargo(&["test", "--locked", "--workspace", "--doc"]).count(counts::Runner::Libtest)

@@ -21,6 +21,12 @@ pub(crate) struct Place {
     pub(crate) ci: bool,
     /// Models that are not part of the repository; tests that need them are skipped without.
     pub(crate) testdata: Option<PathBuf>,
+    /// Where native libraries are installed for the tests.
+    pub(crate) runtimes: PathBuf,
+    /// Where Kafka's jars lie, and the clusters that run.
+    pub(crate) kafka: PathBuf,
+    /// The Java to take; that of the search path if there is none.
+    pub(crate) java_home: Option<PathBuf>,
 }
 
 impl Place {
@@ -40,6 +46,10 @@ impl Place {
             cache: cache.join("salver-tools"),
             ci: variable("CI").is_some_and(|ci| ci != "false" && ci != "0"),
             testdata: variable("SALVER_TESTDATA").map(PathBuf::from),
+            runtimes: variable("SALVER_RUNTIMES")
+                .map_or_else(|| root.join(".runtimes"), |dir| root.join(dir)),
+            kafka: root.join(".kafka"),
+            java_home: variable("JAVA_HOME").map(PathBuf::from),
             root,
         })
     }
@@ -76,6 +86,12 @@ impl Program {
 
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.0.env(name, value);
+        self
+    }
+
+    /// What it prints goes to standard error.
+    pub(crate) fn stdout_to_stderr(mut self) -> Self {
+        self.0.stdout(std::io::stderr());
         self
     }
 
