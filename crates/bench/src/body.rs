@@ -107,7 +107,7 @@ fn predict(subject: &Subject, name: &str, packed: bool) -> Call {
     }
     let request = PredictRequest {
         model_spec: Some(ModelSpec { name: name.to_owned(), ..ModelSpec::default() }),
-        inputs: BTreeMap::from([(subject.input.to_owned(), tensor)]),
+        inputs: BTreeMap::from([(subject.input.clone(), tensor)]),
         ..PredictRequest::default()
     };
     grpc("/tensorflow.serving.PredictionService/Predict", &request)
@@ -117,7 +117,7 @@ fn infer(subject: &Subject, name: &str) -> Call {
     let request = ModelInferRequest {
         model_name: name.to_owned(),
         inputs: vec![InferInputTensor {
-            name: subject.input.to_owned(),
+            name: subject.input.clone(),
             datatype: "FP32".to_owned(),
             shape: subject.shape.iter().map(|size| *size as i64).collect(),
             ..InferInputTensor::default()
@@ -152,7 +152,7 @@ fn infer_binary(subject: &Subject, name: &str) -> Call {
 }
 
 fn infer_json(subject: &Subject, name: &str) -> Call {
-    let (input, shape, data) = (subject.input, &subject.shape, subject.json(false));
+    let (input, shape, data) = (&subject.input, &subject.shape, subject.json(false));
     let body =
         format!(r#"{{"inputs":[{{"name":"{input}","shape":{shape:?},"datatype":"FP32","data":{data}}}]}}"#);
     Call {

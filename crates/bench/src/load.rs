@@ -1,12 +1,13 @@
 //! Sending calls: light clients over hyper with bodies encoded before, and the closed loop.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, Version, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -31,6 +32,24 @@ impl Transport {
             Transport::Rest => "rest",
             Transport::Grpc => "grpc",
         }
+    }
+}
+
+/// What load is sent to.
+pub(crate) trait Target: Sync {
+    fn address(&self, transport: Transport) -> SocketAddr;
+
+    /// CPU time that it has used so far.
+    fn cpu(&self) -> Result<Duration>;
+}
+
+impl Target for Server {
+    fn address(&self, transport: Transport) -> SocketAddr {
+        Server::address(self, transport)
+    }
+
+    fn cpu(&self) -> Result<Duration> {
+        Server::cpu(self)
     }
 }
 
@@ -66,7 +85,40 @@ impl Prepared {
 pub(crate) enum Connection {
     Http1(http1::SendRequest<Full<Bytes>>),
     Http2(http2::SendRequest<Full<Bytes>>),
+    /// The server has said that it takes no more calls on it.
+    Ended,
 }
+
+/// An answer that is not a success.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    pub(crate) transport: Transport,
+    /// The HTTP status, or that of gRPC.
+    pub(crate) status: u16,
+    pub(crate) message: String,
+}
+
+impl Rejected {
+    /// Whether the server says that it has too much to do, or that the deadline is over.
+    pub(crate) fn is_overload(&self) -> bool {
+        match self.transport {
+            Transport::Rest => matches!(self.status, 429 | 503 | 504),
+            Transport::Grpc => matches!(self.status, 4 | 8 | 14),
+        }
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.transport {
+            Transport::Rest => "status",
+            Transport::Grpc => "grpc-status",
+        };
+        write!(f, "{kind} {}: {}", self.status, self.message)
+    }
+}
+
+impl std::error::Error for Rejected {}
 
 impl Connection {
     pub(crate) async fn open(
@@ -93,12 +145,36 @@ impl Connection {
     /// Another sender on the same connection, where the transport allows it.
     pub(crate) fn share(&self) -> Option<Connection> {
         match self {
-            Connection::Http1(_) => None,
+            Connection::Http1(_) | Connection::Ended => None,
             Connection::Http2(sender) => Some(Connection::Http2(sender.clone())),
         }
     }
 
-    /// Sends one call and returns the body of the answer. Anything but success is an error.
+    /// Whether nothing can be sent on it any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Connection::Http1(sender) => sender.is_closed(),
+            Connection::Http2(sender) => sender.is_closed(),
+            Connection::Ended => true,
+        }
+    }
+
+    /// Opens the connection again when the server has ended it.
+    pub(crate) async fn renew(
+        &mut self,
+        address: SocketAddr,
+        transport: Transport,
+        tasks: &mut JoinSet<hyper::Result<()>>,
+    ) -> Result<()> {
+        if matches!(self, Connection::Ended) {
+            while tasks.try_join_next().is_some() {}
+            *self = Connection::open(address, transport, tasks).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends one call and returns the body of the answer. Anything but success is an error: [`Rejected`] where the
+    /// server has answered.
     pub(crate) async fn send(&mut self, call: &Prepared) -> Result<Bytes> {
         let request = call.0.clone();
         let response = match self {
@@ -110,15 +186,22 @@ impl Connection {
                 sender.ready().await?;
                 sender.send_request(request).await?
             }
+            Connection::Ended => bail!("the server has ended the connection"),
         };
         let (head, body) = response.into_parts();
         let collected = body.collect().await?;
         let trailers = collected.trailers().cloned().unwrap_or_default();
         let body = collected.to_bytes();
-        if head.status != 200 {
-            bail!("status {}: {}", head.status, String::from_utf8_lossy(&body[..body.len().min(300)]));
+        let is_grpc = matches!(self, Connection::Http2(_));
+        if !is_grpc && is_last(head.version, &head.headers) {
+            *self = Connection::Ended;
         }
-        if matches!(self, Connection::Http2(_)) {
+        if head.status != 200 {
+            let message = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
+            let status = head.status.as_u16();
+            return Err(Rejected { transport: Transport::Rest, status, message }.into());
+        }
+        if is_grpc {
             check_grpc(&head.headers, &trailers)?;
         }
         Ok(body)
@@ -129,7 +212,21 @@ fn check_grpc(headers: &HeaderMap, trailers: &HeaderMap) -> Result<()> {
     let said = |name: &str| trailers.get(name).or_else(|| headers.get(name));
     match said("grpc-status").and_then(|code| code.to_str().ok()) {
         Some("0") => Ok(()),
-        code => bail!("grpc-status {code:?}: {:?}", said("grpc-message")),
+        code => {
+            let status = code.and_then(|code| code.parse().ok()).context("an answer without grpc-status")?;
+            let message =
+                said("grpc-message").and_then(|text| text.to_str().ok()).unwrap_or_default().to_owned();
+            Err(Rejected { transport: Transport::Grpc, status, message }.into())
+        }
+    }
+}
+
+/// Whether the server closes the connection after this answer.
+fn is_last(version: Version, headers: &HeaderMap) -> bool {
+    let said = headers.get(header::CONNECTION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match version {
+        Version::HTTP_10 => !said.eq_ignore_ascii_case("keep-alive"),
+        _ => said.eq_ignore_ascii_case("close"),
     }
 }
 
@@ -158,7 +255,13 @@ pub(crate) struct Window {
 /// Keeps `in_flight` calls on their way for `time`: each answer is followed by the next call at once. The window ends
 /// when the last answer is there, so that the CPU time and the count belong together. Each connection has carried a
 /// call before the window begins. gRPC shares one connection per thread.
-pub(crate) fn closed_loop(server: &Server, call: &Call, in_flight: usize, time: Duration) -> Result<Window> {
+/// A connection that the server ends after an answer is opened anew within the time of the next call.
+pub(crate) fn closed_loop(
+    server: &impl Target,
+    call: &Call,
+    in_flight: usize,
+    time: Duration,
+) -> Result<Window> {
     let n_threads = in_flight.min(2);
     let address = server.address(call.transport);
     let call = Prepared::new(call, address).map(|prepared| (prepared, call.transport))?;
@@ -199,7 +302,7 @@ fn one_thread(
     barrier.wait();
     barrier.wait();
     let latencies = match connections {
-        Ok(connections) => runtime.block_on(keep_sending(connections, call, time)),
+        Ok(connections) => runtime.block_on(keep_sending(connections, (address, *transport), call, time)),
         Err(error) => Err(error),
     };
     barrier.wait();
@@ -231,6 +334,7 @@ async fn connect(
 
 async fn keep_sending(
     connections: Vec<Connection>,
+    (address, transport): (SocketAddr, Transport),
     call: &Prepared,
     time: Duration,
 ) -> Result<Vec<Duration>> {
@@ -240,23 +344,25 @@ async fn keep_sending(
         let call = call.clone();
         loops.spawn(async move {
             let mut latencies = Vec::new();
+            let mut renewed = JoinSet::new();
             let mut sent = Instant::now();
             while sent < end {
+                connection.renew(address, transport, &mut renewed).await?;
                 connection.send(&call).await?;
                 let now = Instant::now();
                 latencies.push(now - sent);
                 sent = now;
             }
             // The connection goes back, so that closing it is outside of the window.
-            anyhow::Ok((latencies, connection))
+            anyhow::Ok((latencies, connection, renewed))
         });
     }
     let mut all = Vec::new();
     let mut open = Vec::new();
     while let Some(ended) = loops.join_next().await {
-        let (latencies, connection) = ended.context("a loop ended early")??;
+        let (latencies, connection, renewed) = ended.context("a loop ended early")??;
         all.extend(latencies);
-        open.push(connection);
+        open.push((connection, renewed));
     }
     Ok(all)
 }
@@ -273,4 +379,40 @@ pub(crate) fn closed_requests(server: &Server, call: &Call, n: u32) -> Result<()
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_ends_as_the_server_says() {
+        for (version, said, expected) in [
+            (Version::HTTP_11, None, false),
+            (Version::HTTP_11, Some("keep-alive"), false),
+            (Version::HTTP_11, Some("Close"), true),
+            (Version::HTTP_10, None, true),
+            (Version::HTTP_10, Some("Keep-Alive"), false),
+        ] {
+            let headers = said.map(|said| (header::CONNECTION, HeaderValue::from_static(said)));
+            assert_eq!(is_last(version, &headers.into_iter().collect()), expected, "{version:?} {said:?}");
+        }
+    }
+
+    #[test]
+    fn overload_is_told_from_failure() {
+        for (transport, status, expected) in [
+            (Transport::Rest, 429, true),
+            (Transport::Rest, 503, true),
+            (Transport::Rest, 500, false),
+            (Transport::Grpc, 8, true),
+            (Transport::Grpc, 4, true),
+            (Transport::Grpc, 13, false),
+        ] {
+            let rejected = Rejected { transport, status, message: String::new() };
+            assert_eq!(rejected.is_overload(), expected, "{rejected}");
+        }
+    }
 }

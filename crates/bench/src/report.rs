@@ -119,7 +119,7 @@ fn machine() -> Value {
     })
 }
 
-fn answer(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn answer(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     output.map_or_else(
         |_| "unknown".to_owned(),

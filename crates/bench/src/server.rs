@@ -119,7 +119,8 @@ impl Drop for Server {
     }
 }
 
-fn free_address() -> Result<SocketAddr> {
+/// A port that nobody listens on now.
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Subject {
     /// What the tables call it.
     pub(crate) label: &'static str,
     pub(crate) model: Vec<u8>,
-    pub(crate) input: &'static str,
+    pub(crate) input: String,
     /// The shape of one request; the first dimension is the batch.
     pub(crate) shape: Vec<usize>,
     /// As many numbers as the shape says, each short as text.
@@ -51,7 +51,7 @@ impl Subject {
         shape: &[usize],
     ) -> Subject {
         let values = (0..shape.iter().product()).map(value).collect();
-        Subject { name, label, model, input, shape: shape.to_vec(), values }
+        Subject { name, label, model, input: input.to_owned(), shape: shape.to_vec(), values }
     }
 
     /// Puts the model into `NAME/VERSION/` under the folder, as if it had been there for an hour: a file that has just
