@@ -3,6 +3,7 @@
 mod begin;
 mod group;
 mod replay;
+mod wake;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -346,11 +347,15 @@ impl KafkaSource {
     fn try_resume(&mut self, slots: &[Slot]) -> Result<(), Error> {
         let missed: Vec<_> =
             slots.iter().filter_map(|slot| Some((*slot, self.slots.get(*slot).missed?))).collect();
+        let is_idle = self.slots.iter().all(|(_, entry)| entry.state != State::Reading);
         self.seek(&missed)?;
         let what = || format!("cannot read {} of {} again", self.slots.names(slots), self.place);
         self.consumer.resume(&self.slots.list(slots)).map_err(|error| failed(&what(), &error))?;
         missed.iter().for_each(|(slot, _)| self.slots.get_mut(*slot).missed = None);
         self.slots.set(slots, State::Reading);
+        if is_idle {
+            self.wake(slots);
+        }
         Ok(())
     }
 
