@@ -45,7 +45,7 @@ class Stream:
             self.wait_ready()
 
     def wait_ready(self, timeout=60.0):
-        """Until /readyz says 200: the model is loaded and partitions are assigned."""
+        """Until /readyz says 200: the model answers and the group is being joined."""
         try:
             wait_for(self.is_ready, "/readyz answers 200", timeout=timeout)
         except BaseException:

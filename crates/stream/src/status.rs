@@ -255,8 +255,7 @@ pub struct Status {
     /// How long ago positions were last committed, or the start if none were.
     pub commit_age: Duration,
     /// Whether versions of the models are known, the source can be read, windows are restored, and the last attempt to write did
-    /// not fail. A member of a
-    /// group that has no partitions for now is ready too.
+    /// not fail. A member of a group that has no partitions, yet or for now, is ready too.
     pub is_ready: bool,
     /// Bytes that the state of windows takes.
     pub state_bytes: u64,

@@ -231,9 +231,7 @@ impl Pulse {
             (_, false) if status.n_restoring > 0 => {
                 Err(format!("the windows of {} partitions are being restored", status.n_restoring))
             }
-            (Some(_), false) => {
-                Err("no partitions were assigned yet, or records cannot be written".to_owned())
-            }
+            (Some(_), false) => Err("the source cannot be read, or records cannot be written".to_owned()),
         }
     }
 }
