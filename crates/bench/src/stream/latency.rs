@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::crayfish;
-use super::paced::{LINGER_MS, Paced, paced, quantile};
+use super::paced::{LINGER_MS, Paced, Seen, paced, quantile};
 use super::side::{Salver, Side, Streams, Where};
 use super::stage::Stage;
 use crate::report::Table;
@@ -49,6 +49,8 @@ struct Measured {
 struct Round {
     appended: [f64; 2],
     visible: [f64; 2],
+    /// Until the records themselves were read where nobody scored them.
+    alone: [f64; 2],
     invalid: String,
 }
 
@@ -120,19 +122,24 @@ fn run(stage: &Stage<'_>, side: Side, per_second: f64, time: Duration) -> Result
 }
 
 fn round(stage: &Stage<'_>, side: Side, per_second: f64) -> Result<Round> {
-    let answers = run(stage, side, per_second, stage.settings.seconds(SECONDS))?;
-    let mut seen = answers.seen;
+    let time = stage.settings.seconds(SECONDS);
+    let answers = run(stage, side, per_second, time)?;
+    let records = stage.kafka()?.topic("alone")?;
+    let alone = paced(stage, [&records, &records], per_second, time, |_| ())?;
+    let [appended, visible] = quantiles(answers.seen);
+    let [_, alone] = quantiles(alone.seen);
+    Ok(Round { appended, visible, alone, invalid: answers.invalid })
+}
+
+/// p50 and p99 of the time until appending, and of that until reading. The first quarter is left out.
+fn quantiles(mut seen: Vec<Seen>) -> [[f64; 2]; 2] {
     seen.sort_unstable_by_key(|seen| seen.sent_us);
     let seen = &seen[seen.len() / 4..];
-    let of = |milliseconds: &dyn Fn(&super::paced::Seen) -> f64| {
+    let of = |milliseconds: fn(&Seen) -> f64| {
         let mut values: Vec<f64> = seen.iter().map(milliseconds).collect();
         [quantile(&mut values, 0.5), quantile(&mut values, 0.99)]
     };
-    Ok(Round {
-        appended: of(&|seen| seen.appended()),
-        visible: of(&|seen| seen.visible()),
-        invalid: answers.invalid,
-    })
+    [of(Seen::appended), of(Seen::visible)]
 }
 
 impl Measured {
@@ -148,6 +155,8 @@ impl Measured {
             digits(p99),
             digits(of(&|round| round.visible[0])),
             digits(of(&|round| round.visible[1])),
+            digits(of(&|round| round.alone[0])),
+            digits(of(&|round| round.alone[1])),
             format!("{n_sound} of {}", self.rounds.len()),
             if self.is_salver { yes(p99 < AIM && n_sound * 2 > self.rounds.len()) } else { "-".to_owned() },
         ]
@@ -166,7 +175,8 @@ impl Found {
              every 100 ms unless another interval is said, while the answer is appended before. Salver's sink waits \
              {SINK_LINGER_MS} ms (`[kafka.sink] linger_ms`); Kafka Streams has its own defaults, with a producer that waits up \
              to 100 ms. All of it wants the same processors: where the producer did not keep up, or the p99 is far from the \
-             p50, that was waited for. The aim is a p99 of appending under {AIM} ms."
+             p50, that was waited for. *Records alone* is the same rate right after it with no scorer: until the reader has the \
+             records themselves, so that producer, broker and reader are what is left. The aim is a p99 of appending under {AIM} ms."
         )]
     }
 
@@ -180,6 +190,8 @@ impl Found {
                 "appended p50",
                 "p99",
                 "visible p50",
+                "p99",
+                "records alone p50",
                 "p99",
                 "rounds in which the producer kept up",
                 "met",
