@@ -14,7 +14,7 @@ mod simulation;
 mod tracker;
 mod work;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::RandomState;
 use std::time::{Duration, Instant};
 
@@ -254,6 +254,9 @@ pub(crate) struct Core<T, P> {
 
     outbox: VecDeque<(Sending<P>, i64, usize)>,
     interval: Interval,
+    /// Partitions that were lost while positions of them were on their way. Where they are given back, the group may have said
+    /// where they begin before it had these.
+    late: BTreeSet<Slot>,
     /// This process was fenced while a commit was on its way, whose outcome is waited for.
     is_fenced: bool,
     /// Commits outside of transactions that were refused in a row, as if this process were not of the group.
@@ -298,6 +301,7 @@ impl<T, P> Core<T, P> {
             rate: config.rate.map(|rate| Rate::new(rate, now)),
             outbox: VecDeque::new(),
             interval: Interval::Idle,
+            late: BTreeSet::new(),
             is_fenced: false,
             n_refused: 0,
             committed_at: now,
@@ -323,13 +327,14 @@ impl<T, P> Core<T, P> {
 
     // Partitions
 
-    /// A partition was given to this process.
-    pub(crate) fn assigned(&mut self, slot: Slot, next: Option<i64>) {
+    /// A partition was given to this process, to be read from there on.
+    pub(crate) fn assigned(&mut self, slot: Slot, next: Option<i64>, now: Instant) {
         self.last_epoch += 1;
+        let phase = if self.late.remove(&slot) { Phase::Unsure { at: now } } else { Phase::Active };
         let assigned = Assigned {
             epoch: self.last_epoch,
             tracker: Tracker::new(next),
-            phase: Phase::Active,
+            phase,
             gate: Gate::new(self.max_partition_records),
             is_paused: true,
             is_ended: false,
@@ -355,11 +360,15 @@ impl<T, P> Core<T, P> {
         self.leave(unknown);
     }
 
-    /// Others have these partitions already.
+    /// Others have these partitions already, or this process is given them again under the name that it had. A commit of them
+    /// that is on its way is then not refused for sure.
     pub(crate) fn lost(&mut self, slots: &[Slot], now: Instant) {
         let has_written = slots.iter().any(|slot| self.interval.is_open_with(*slot));
         for slot in slots {
             self.slots.remove(slot);
+            if self.interval.is_committing(*slot) {
+                self.late.insert(*slot);
+            }
         }
         self.drop_queued();
         if has_written {

@@ -23,6 +23,10 @@ impl Interval {
     pub(super) fn is_open_with(&self, slot: Slot) -> bool {
         matches!(self, Interval::Open { through, .. } if through.contains_key(&slot))
     }
+
+    pub(super) fn is_committing(&self, slot: Slot) -> bool {
+        matches!(self, Interval::Committing { through, .. } if through.contains_key(&slot))
+    }
 }
 
 fn positions(through: &Through) -> Vec<Position> {
@@ -153,13 +157,16 @@ impl<T, P> Core<T, P> {
         };
         (self.n_failures, self.n_grave) = (0, 0);
         self.committed_at = now;
-        for (slot, (epoch, seq, next)) in &through {
-            if let Some(assigned) = self.slots.get_mut(slot).filter(|assigned| assigned.epoch == *epoch) {
-                assigned.tracker.settle_through(*seq, taken);
-                assigned.remembered = Some(*next);
+        let mut positions = Vec::with_capacity(through.len());
+        for (slot, (epoch, seq, next)) in through {
+            // One that was lost meanwhile may have been given back: that is another reading.
+            if let Some(assigned) = self.slots.get_mut(&slot).filter(|assigned| assigned.epoch == epoch) {
+                assigned.tracker.settle_through(seq, taken);
+                assigned.remembered = Some(next);
+                positions.push(Position { slot, next });
             }
         }
-        self.effects.push(Effect::Committed(positions(&through)));
+        self.effects.push(Effect::Committed(positions));
         if self.is_fenced {
             self.fence(now);
         }
@@ -277,6 +284,8 @@ impl<T, P> Core<T, P> {
         let (mut unsure, mut rewound) = (Vec::new(), Vec::new());
         for (slot, assigned) in &mut self.slots {
             match &mut assigned.phase {
+                // What the group says counts once the commit has an outcome.
+                Phase::Unsure { .. } if self.interval.is_committing(*slot) => {}
                 Phase::Unsure { at } if now >= *at => {
                     *at = now + AGAIN;
                     unsure.push(*slot);

@@ -69,6 +69,11 @@ struct Shard {
     is_stolen: bool,
     /// Since it was stolen a commit was refused.
     is_known: bool,
+    /// Where the group said that it begins, as it was lost.
+    asked: Option<i64>,
+    /// Which holding of the partition it is, as the group counts: one that a member loses and is given again under its name
+    /// may be the same.
+    tenure: u64,
 }
 
 impl Shard {
@@ -85,7 +90,7 @@ impl Shard {
 #[derive(Debug)]
 enum Instruction {
     Send(u64, Vec<Sending<Written>>),
-    /// With the reading of each partition and the membership that the group knew then.
+    /// With the holding of each partition and the membership that the group knew then.
     Commit(u64, Vec<(Position, u64)>, u64),
 }
 
@@ -154,6 +159,8 @@ impl World {
                 unsettled: None,
                 is_stolen: false,
                 is_known: false,
+                asked: None,
+                tenure: 0,
             }
         };
         let shards: Vec<Shard> = (0..N_PARTITIONS).map(|_| shard(&mut random)).collect();
@@ -204,10 +211,12 @@ impl World {
         let knows = self.random.chance(70);
         let shard = &mut self.shards[index];
         shard.leave();
-        shard.at = Some(shard.committed);
+        // Records before the position that was told are not there: a process without one begins with the first that it reads.
+        let next = shard.asked.take().filter(|_| knows).unwrap_or(shard.committed);
+        shard.at = Some(next);
         (shard.is_paused, shard.life) = (true, self.n_lives);
-        let next = shard.committed;
-        self.core.assigned(World::slot(index), knows.then_some(next));
+        let now = self.now;
+        self.core.assigned(World::slot(index), knows.then_some(next), now);
     }
 
     fn rebalance(&mut self) {
@@ -219,6 +228,13 @@ impl World {
             (Some(_), _, 0) if self.faults == Faults::All => {
                 self.membership += u64::from(shard.is_stolen);
                 shard.leave();
+                // It is given back to the same member, who may have been told where it begins by now, or anew.
+                if self.random.chance(50) {
+                    shard.asked = self.random.chance(50).then_some(shard.committed);
+                } else {
+                    shard.tenure += 1;
+                    shard.asked = None;
+                }
                 let now = self.now;
                 self.core.lost(&[slot], now);
             }
@@ -238,6 +254,8 @@ impl World {
         let shard = &mut self.shards[index];
         if !shard.is_stolen {
             (shard.is_stolen, shard.is_known) = (true, false);
+            shard.tenure += 1;
+            shard.asked = None;
             self.membership += 1;
         }
         let n = self.random.below(4);
@@ -279,7 +297,11 @@ impl World {
         self.unacked.clear();
         (self.dead, self.generation) = (None, 0);
         (self.asked_as, self.membership) = (None, self.membership + 1);
-        self.shards.iter_mut().for_each(Shard::leave);
+        for shard in &mut self.shards {
+            shard.leave();
+            shard.tenure += 1;
+            shard.asked = None;
+        }
         for index in 0..self.shards.len() {
             self.assign(index);
         }
@@ -416,10 +438,8 @@ impl World {
             Instruction::Commit(_, positions, membership) => {
                 // The group is asked: positions of partitions that this process does not hold are refused.
                 let is_member = self.is_member() && membership == self.membership;
-                let mut is_held = |(position, life): &(Position, u64)| {
-                    let shard = self.shard(position.slot);
-                    shard.at.is_some() && shard.life == *life
-                };
+                let mut is_held =
+                    |(position, tenure): &(Position, u64)| self.shard(position.slot).tenure == *tenure;
                 if !is_member || !positions.iter().all(&mut is_held) {
                     return self.fail(generation, Severity::Doubtful);
                 }
@@ -496,7 +516,8 @@ impl World {
             Effect::Resume(slots) => slots.iter().for_each(|slot| self.shard(*slot).is_paused = false),
             Effect::Send(sendings) => self.orders.push_back(Instruction::Send(generation, sendings)),
             Effect::Commit(positions) => {
-                let known = positions.into_iter().map(|position| (position, self.shard(position.slot).life));
+                let known =
+                    positions.into_iter().map(|position| (position, self.shard(position.slot).tenure));
                 let known = known.collect();
                 let membership = self.asked_as.unwrap_or(self.membership);
                 self.orders.push_back(Instruction::Commit(generation, known, membership));
@@ -542,6 +563,9 @@ impl World {
                     assert!(shard.is_revoking, "{slot:?} was not asked back");
                     assert!(!must_last || shard.unsettled.is_none(), "{slot:?} may not be committed");
                     shard.leave();
+                    shard.tenure += 1;
+                    shard.asked = None;
+                    shard.asked = None;
                 }
             }
         }
@@ -754,7 +778,7 @@ fn taken(taken: Taken) -> Ticket {
 /// A core with one partition of `n` records that wait.
 fn waiting(config: &Config, n: i64, now: Instant) -> (Core<i64, i64>, Vec<Ticket>) {
     let mut core = Core::new(config, N_WORKERS, now);
-    core.assigned(Slot(0), Some(0));
+    core.assigned(Slot(0), Some(0), now);
     let take = |offset| {
         let ticket = taken(core.take(Slot(0), offset, Some(&[1]), RECORD_BYTES, None, now));
         core.enqueue(Part::Primary, Queued { ticket, offset, taken: now, n_attempts: 0, work: offset });
@@ -934,7 +958,7 @@ fn where_nothing_was_taken_the_first_record_left_out_is_kept_in_mind() {
     let now = start();
     let config = config(Delivery::ExactlyOnce, Order::Key, NullKeys::Free);
     let mut core = Core::<i64, i64>::new(&config, N_WORKERS, now);
-    core.assigned(Slot(0), None);
+    core.assigned(Slot(0), None, now);
     core.fenced(now);
     for offset in [10, 11] {
         assert_eq!(core.take(Slot(0), offset, None, RECORD_BYTES, None, now), Taken::LeftOut);
@@ -958,7 +982,7 @@ fn what_was_held_for_a_commit_goes_with_its_partition() {
     let ticket = taken(core.take(Slot(0), 4, None, RECORD_BYTES, None, now));
     core.finish(ticket, 1, 0, 4);
     core.lost(&[Slot(0)], now);
-    core.assigned(Slot(0), Some(0));
+    core.assigned(Slot(0), Some(0), now);
     core.committed(0, now, &mut Vec::new());
     core.tick(now + Duration::from_secs(1));
     let effects = core.effects();
@@ -966,6 +990,48 @@ fn what_was_held_for_a_commit_goes_with_its_partition() {
         !effects.iter().any(|effect| matches!(effect, Effect::Send(_) | Effect::Commit(_))),
         "{effects:?}"
     );
+}
+
+#[test]
+fn a_partition_given_back_while_its_commit_is_on_its_way_is_asked_for_after_that() {
+    let check = |is_heard_before: bool, is_committed: bool| {
+        let now = start();
+        let (mut core, _) = all_done(now);
+        core.tick(now);
+        core.effects();
+        core.lost(&[Slot(0)], now);
+        let hear = |core: &mut Core<i64, i64>| {
+            if is_committed {
+                core.committed(0, now, &mut Vec::new());
+            } else {
+                core.failed(0, Severity::Transaction, now);
+            }
+        };
+        if is_heard_before {
+            hear(&mut core);
+        }
+        core.assigned(Slot(0), Some(0), now);
+        core.tick(now);
+        if !is_heard_before {
+            let effects = core.effects();
+            assert!(!effects.iter().any(|effect| matches!(effect, Effect::Recall(_))), "{effects:?}");
+            hear(&mut core);
+            core.tick(now);
+        }
+        let effects = core.effects();
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Recall(_))), "{effects:?}");
+        assert_eq!(core.take(Slot(0), 0, None, RECORD_BYTES, None, now), Taken::LeftOut);
+        let next = if is_committed { 4 } else { 0 };
+        core.recalled(&[Slot(0)], &[Position { slot: Slot(0), next }], now);
+        let effects = core.effects();
+        let to =
+            effects.iter().find_map(|effect| if let Effect::Rewind(to) = effect { Some(to) } else { None });
+        assert_eq!(to, Some(&vec![Position { slot: Slot(0), next }]));
+    };
+    for is_heard_before in [false, true] {
+        check(is_heard_before, false);
+        check(is_heard_before, true);
+    }
 }
 
 #[test]

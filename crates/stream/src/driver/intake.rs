@@ -105,7 +105,7 @@ impl Driver {
         if self.windows.is_some() {
             return self.restore(assignment);
         }
-        self.core.assigned(slot, next);
+        self.core.assigned(slot, next, clock::now());
         Ok(())
     }
 

@@ -135,9 +135,10 @@ impl Driver {
             if let Some(windows) = &mut self.windows {
                 windows.assign(self.source.partition(assignment.slot), restored).map_err(failed)?;
             }
-            self.core.assigned(assignment.slot, assignment.next);
+            let now = clock::now();
+            self.core.assigned(assignment.slot, assignment.next, now);
             if self.state.moved.remove(&assignment.slot) {
-                self.core.ask(assignment.slot, clock::now());
+                self.core.ask(assignment.slot, now);
             }
             if is_ended {
                 self.core.ended(assignment.slot);
