@@ -2,6 +2,7 @@
 
 mod begin;
 mod group;
+mod question;
 mod replay;
 mod wake;
 
@@ -18,6 +19,7 @@ use salver_records::{Error, Event, Group, Lag, Partition, Position, Record, Seve
 
 use begin::Asking;
 pub(crate) use group::reading;
+use question::Question;
 pub use replay::{Bound, Replay};
 
 use crate::callbacks::{Callbacks, Member};
@@ -49,6 +51,8 @@ pub struct KafkaSource {
     asking: Option<Asking>,
     /// How often that was asked since all were placed.
     n_asked: u32,
+    /// What wakes the client where it sleeps.
+    waking: Option<Question>,
     /// What the next poll tells first.
     events: Vec<Event>,
     trouble: Option<Error>,
@@ -323,6 +327,7 @@ impl KafkaSource {
             unplaced: BTreeSet::new(),
             asking: None,
             n_asked: 0,
+            waking: None,
             events: Vec::new(),
             trouble: None,
             place,
@@ -534,7 +539,7 @@ impl Drop for KafkaSource {
     fn drop(&mut self) {
         self.consumer.context().close();
         // The client is ended by whoever drops it last: that shall be this thread.
-        self.asking = None;
+        (self.asking, self.waking) = (None, None);
         // The client waits for revocations to be answered before it leaves.
         let slots: Vec<_> = std::mem::take(&mut self.revoking).into_keys().collect();
         if !slots.is_empty()

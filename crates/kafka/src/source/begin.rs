@@ -10,9 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -20,19 +18,19 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use salver_records::{Assignment, Error, Event, Severity, Slot};
 
+use super::question::{IsOver, Question};
 use super::{KafkaSource, Mode, STEP};
 use crate::callbacks::{Callbacks, Named};
 use crate::deadline::Deadline;
 use crate::error::failed;
 use crate::settings::Start;
 
-/// A question that is on its way. Dropping it waits for its thread, which takes a second at most.
+/// A question that is on its way.
 pub(super) struct Asking {
     /// Those whose answers are wanted: the others were given up meanwhile, and may have been assigned again since.
     wanted: BTreeSet<Slot>,
     answers: Receiver<Vec<Answer>>,
-    is_over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _question: Question,
 }
 
 /// The first offset to read, or why it is not known.
@@ -59,37 +57,25 @@ impl Asking {
         wait: Duration,
     ) -> Result<Asking, std::io::Error> {
         let (sender, answers) = mpsc::sync_channel(1);
-        let is_over = Arc::new(AtomicBool::new(false));
         let wanted = partitions.iter().map(|(slot, _)| *slot).collect();
-        let question = Question { consumer, start, wait, is_over: Arc::clone(&is_over) };
-        let thread = thread::Builder::new().name("positions".to_owned()).spawn(move || {
+        let positions = Positions { consumer, start, wait };
+        let question = Question::start("positions", move |is_over| {
             // Nobody may be there any more to hear it.
-            sender.send(question.ask(partitions)).unwrap_or(());
+            sender.send(positions.ask(partitions, is_over)).unwrap_or(());
         })?;
-        Ok(Asking { wanted, answers, is_over, thread: Some(thread) })
+        Ok(Asking { wanted, answers, _question: question })
     }
 }
 
-impl Drop for Asking {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that asks for positions has panicked");
-        }
-    }
-}
-
-struct Question {
+/// Asks how far a group is.
+struct Positions {
     consumer: Arc<BaseConsumer<Callbacks>>,
     start: Start,
     wait: Duration,
-    is_over: Arc<AtomicBool>,
 }
 
-impl Question {
-    fn ask(&self, partitions: Vec<(Slot, Named)>) -> Vec<Answer> {
+impl Positions {
+    fn ask(&self, partitions: Vec<(Slot, Named)>, is_over: &IsOver) -> Vec<Answer> {
         if let Ok(answers) = self.ask_for(&partitions, self.wait) {
             return answers;
         }
@@ -97,7 +83,7 @@ impl Question {
         let until = Deadline::after(self.wait * 2);
         let alone = |one: (Slot, Named)| {
             let slot = one.0;
-            let asked = if until.is_over() || self.is_over.load(Ordering::Relaxed) {
+            let asked = if until.is_over() || is_over.get() {
                 Err(KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut))
             } else {
                 self.ask_for(&[one], self.wait / 4)

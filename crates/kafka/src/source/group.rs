@@ -120,7 +120,7 @@ impl KafkaSource {
         };
         membership.is_joined = false;
         let config = membership.config.clone();
-        self.asking = None;
+        (self.asking, self.waking) = (None, None);
         self.consumer.context().close();
         self.consumer = Arc::new(consumer(&config, &self.place)?);
         match waiting {
