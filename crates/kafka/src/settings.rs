@@ -154,7 +154,8 @@ pub struct SourceSettings {
     /// other one the broker decides). The broker bounds it, 6,000 to 1,800,000 by default.
     pub session_timeout_ms: u32,
     /// After how many milliseconds without a poll this process leaves the group. A rebalance waits as long for partitions to
-    /// be given up.
+    /// be given up, and with the consumer protocol also for a member that the answer did not reach in which it was asked to: the
+    /// client asks again without saying what it has (librdkafka 2.12), and is told no more until it is thrown out and comes back.
     pub max_poll_interval_ms: u32,
     /// How many bytes are read ahead.
     pub read_ahead_bytes: u64,
@@ -173,7 +174,7 @@ impl Default for SourceSettings {
             start: Start::Earliest,
             isolation: Isolation::ReadCommitted,
             session_timeout_ms: 15_000,
-            max_poll_interval_ms: 300_000,
+            max_poll_interval_ms: 90_000,
             read_ahead_bytes: 32 << 20,
             properties: BTreeMap::new(),
         }

@@ -207,6 +207,8 @@ pub(super) fn check_ends(config: &Config) -> anyhow::Result<()> {
             _ => {}
         }
     }
+    #[cfg(feature = "kafka")]
+    check_drain(config)?;
     check_emitted(config)?;
     let changelog = config.window.as_ref().and_then(|window| window.changelog.as_deref());
     for (key, is_said) in [
@@ -217,6 +219,21 @@ pub(super) fn check_ends(config: &Config) -> anyhow::Result<()> {
         if is_said && to.topic().is_none() {
             bail!("{key} is for topics, and answers go to {to}");
         }
+    }
+    Ok(())
+}
+
+/// Refuses to take longer over partitions that others shall have than the group waits.
+#[cfg(feature = "kafka")]
+fn check_drain(config: &Config) -> anyhow::Result<()> {
+    let most = config.kafka.source.max_poll_interval_ms;
+    let drain = config.pipeline.drain;
+    if config.from.topic().is_some() && drain >= std::time::Duration::from_millis(most.into()) {
+        bail!(
+            "delivery.drain_ms is {}, expected less than kafka.source.max_poll_interval_ms, which is {most}: the group does not wait \
+             longer for partitions to be given up",
+            drain.as_millis()
+        );
     }
     Ok(())
 }

@@ -307,6 +307,24 @@ fn what_is_shown_says_the_same_again() {
     assert_eq!(again, first.shown);
 }
 
+#[cfg(feature = "kafka")]
+#[test]
+fn partitions_are_given_up_before_the_group_goes_on() {
+    let flags = "--from kafka://a:1/x --to kafka://a:1/y --group g --model NET";
+    let check = |file: &str, expected: Option<&str>| match expected {
+        Some(expected) => check_error(flags, file, expected),
+        None => drop(resolved(flags, file).unwrap()),
+    };
+    check("[delivery]\ndrain_ms = 89999", None);
+    check("[delivery]\ndrain_ms = 90000", Some("kafka.source.max_poll_interval_ms, which is 90000"));
+    let both =
+        |drain: u32| format!("[delivery]\ndrain_ms = {drain}\n[kafka.source]\nmax_poll_interval_ms = 200000");
+    check(&both(100_000), None);
+    check(&both(300_000), Some("delivery.drain_ms is 300000, expected less than"));
+    let files = "--from a.jsonl --to b.jsonl --model NET";
+    resolved(files, "[delivery]\ndrain_ms = 300000").unwrap();
+}
+
 #[test]
 fn what_is_secret_is_not_shown() {
     let said = "[kafka.connection]\npassword = 'x'\nuser = 'u'\npassword_env = 'P'\n[kafka.connection.properties]\n\
