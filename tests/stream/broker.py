@@ -54,6 +54,20 @@ class Kafka:
         done = xtask("kill", node, "--name", self.name)
         assert done.returncode == 0, done.stderr
 
+    @contextlib.contextmanager
+    def standing_still(self, *nodes):
+        """Brokers that keep their connections and answer nothing meanwhile."""
+        def all_do(verb):
+            for node in nodes:
+                done = xtask(verb, node, "--name", self.name)
+                assert done.returncode == 0, done.stderr
+
+        all_do("pause")
+        try:
+            yield
+        finally:
+            all_do("resume")
+
     def start_broker(self, node):
         done = xtask("start", node, "--name", self.name)
         assert done.returncode == 0, done.stderr

@@ -1,9 +1,10 @@
 """Exactly once under fire: scorers and brokers are killed at random while a topic is scored, and then everything is counted.
 
 Three brokers, three scorers. While records flow, scorers are killed (SIGKILL) and started again, a fourth comes and goes,
-brokers are killed (SIGKILL, one at a time) and started again, and two new versions of the model take over; the last records are
-sent when all scorers have the last version. At the end the committed output is read by another client and compared with what was
-sent: each record once, in order per key, none lost, and every answer equal to what the version in its header computes offline.
+brokers are killed (SIGKILL, one at a time) and started again, brokers stand still in the middle of a rebalance (SIGSTOP: members
+are thrown out while their commits are on the way, and come back), and two new versions of the model take over; the last records
+are sent when all scorers have the last version. At the end the committed output is read by another client and compared with what
+was sent: each record once, in order per key, none lost, and every answer equal to what the version in its header computes offline.
 
     cargo xtask fire [--protocol consumer|classic|both] [--seed N] [--records N] [--keys N]
 
@@ -40,6 +41,8 @@ LAST = 20
 # How a group shares partitions -> what the scorers' file says of it. Of nothing that is said comes the consumer protocol, and by the
 # cluster's settings a killed scorer is missed after six seconds; with the classic protocol scorers ask for so many.
 PROTOCOLS = {"consumer": "", "classic": "[kafka.source]\nprotocol = 'classic'\nsession_timeout_ms = 6000\n"}
+# The status of a scorer that was told to end and could not commit all in time.
+CUT = 3
 # For those who look into a run that failed.
 SAYING = "[sink]\nsource_headers = true\n"
 # What a scorer says in its log that takes the classic protocol, since brokers lack the other one.
@@ -94,7 +97,8 @@ class Fire:
         else:
             gone = self.scorers.pop(0)
             status = gone.stop()
-            assert status == 0, f"a scorer ended with {status} after SIGTERM:\n{gone.log()[-4000:]}"
+            # Its last commit may not come through in time where brokers have stood still a moment ago.
+            assert status in (0, CUT), f"a scorer ended with {status} after SIGTERM:\n{gone.log()[-4000:]}"
         self.counts["rebalances forced"] += 1
 
     def kill_broker(self):
@@ -105,6 +109,17 @@ class Fire:
         else:
             self.kafka.start_broker(self.away)
             self.away = None
+
+    def stand_still(self):
+        """Brokers stand still in the middle of a rebalance: what they were asked meanwhile they do later, when whoever asked may
+        have asked again."""
+        self.come_and_go()
+        time.sleep(self.chance.uniform(0.3, 2.5))
+        there = [node for node in (1, 2, 3) if node != self.away]
+        still = self.chance.sample(there, self.chance.choice([len(there), len(there) - 1]))
+        with self.kafka.standing_still(*still):
+            time.sleep(self.chance.uniform(3.0, 5.5))
+        self.counts["times that brokers stood still"] += 1
 
     def alive(self):
         """A scorer that ends by itself is a failure, whatever the reason."""
@@ -130,8 +145,9 @@ class Fire:
         for _ in range(SCORERS):
             self.start_scorer()
         # So many events, evenly over the output: versions at one and two thirds, the others as chance has it.
-        events = [self.chance.choice([self.kill_scorer, self.kill_scorer, self.kill_broker, self.come_and_go]) for _ in range(16)]
-        events = [self.kill_scorer, self.kill_broker, self.come_and_go, *events, self.kill_scorer]
+        several = [self.kill_scorer, self.kill_scorer, self.kill_broker, self.come_and_go, self.stand_still]
+        events = [self.chance.choice(several) for _ in range(14)]
+        events = [self.kill_scorer, self.kill_broker, self.stand_still, self.come_and_go, *events, self.stand_still, self.kill_scorer]
         moments = [self.n * (at + 1) // (len(events) + 2) for at in range(len(events))]
         plan = sorted(
             [*zip(moments, events), (self.n // 3, lambda: self.publish(2)), (2 * self.n // 3, lambda: self.publish(3))],

@@ -54,6 +54,20 @@ pub(crate) enum Command {
         #[command(flatten)]
         name: Name,
     },
+    /// Have a broker stand still: it keeps its connections and answers nothing
+    Pause {
+        /// The broker: 1, 2, ...
+        node: u32,
+        #[command(flatten)]
+        name: Name,
+    },
+    /// Let a broker go on that stands still
+    Resume {
+        /// The broker: 1, 2, ...
+        node: u32,
+        #[command(flatten)]
+        name: Name,
+    },
     /// Start a broker that was ended, and wait until it takes records
     Start {
         /// The broker: 1, 2, ...
@@ -118,6 +132,8 @@ pub(crate) fn run(place: &Place, command: &Command) -> Result<()> {
         Command::Status(name) => print!("{}", cluster(place, name)?.status()?),
         Command::Kill { node, gently: false, name } => cluster(place, name)?.broker(*node)?.kill()?,
         Command::Kill { node, gently: true, name } => cluster(place, name)?.broker(*node)?.stop()?,
+        Command::Pause { node, name } => cluster(place, name)?.broker(*node)?.pause()?,
+        Command::Resume { node, name } => cluster(place, name)?.broker(*node)?.resume()?,
         Command::Start { node, name } => cluster(place, name)?.start(&java::found(place)?, *node)?,
         Command::Jars(version) => println!("{}", fetched(place, &version.version)?.display()),
         Command::Streams => println!("{}", streams::built(place)?.display()),

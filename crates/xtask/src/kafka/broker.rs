@@ -120,9 +120,22 @@ impl Broker {
         self.end(Signal::TERM)
     }
 
-    fn end(&self, signal: Signal) -> Result<()> {
+    /// Has the process stand still: it keeps its connections and answers nothing until [`Broker::resume`].
+    pub(crate) fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    pub(crate) fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
         let Some(pid) = self.running() else { bail!("broker {} does not run", self.node) };
-        kill_process(pid, signal).with_context(|| format!("cannot end broker {}", self.node))?;
+        kill_process(pid, signal).with_context(|| format!("cannot send {signal:?} to broker {}", self.node))
+    }
+
+    fn end(&self, signal: Signal) -> Result<()> {
+        self.signal(signal)?;
         if !waited(STOP, || !self.is_running()) {
             bail!("broker {} has not ended within {STOP:?}", self.node);
         }
