@@ -215,11 +215,16 @@ impl Bench<'_> {
             if role != "try" {
                 plan.timing = second_look(plan.timing);
             }
-            self.one(&plan, role)?;
-            if self.stop.is_stopped() {
+            let is_whole = !self.one(&plan, role)?.is_interrupted;
+            let is_met = self.runs.last().is_some_and(|run| run.misses.is_empty());
+            // What was looked at to its end counts, even if it was stopped a moment later. If it missed the goal that may be
+            // because of the stop.
+            if is_whole && (is_met || !self.stop.is_stopped()) {
+                search.tell(is_met);
+            }
+            if self.stop.is_stopped() && !matches!(search.next(), Step::Done(_)) {
                 return Ok(Found::Stopped(search.highest_so_far()));
             }
-            search.tell(self.runs.last().is_some_and(|run| run.misses.is_empty()));
         }
     }
 
