@@ -58,6 +58,8 @@ impl fmt::Debug for Topics {
 
 /// How long one request about topics may take, so that a reason can be told when there is no answer.
 const STEP: Duration = Duration::from_secs(2);
+/// How long a broker may take to hear of a topic that another has just made.
+const SPREAD: Duration = Duration::from_secs(2);
 /// How long to wait before asking again for what is not there yet.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -122,17 +124,25 @@ impl Topics {
         }
     }
 
-    /// How many partitions a topic has that must be there; `role` says what for: `"input"`.
+    /// How many partitions a topic has that must be there; `role` says what for: `"input"`. One that is not there is waited for for
+    /// two seconds, as it may just have been made and not every broker knows it yet.
     ///
     /// # Errors
     /// As [`Topics::partitions`], and when it is not there: then with what to do.
     pub fn require(&self, topic: &str, role: &str) -> Result<i32, Error> {
-        self.partitions(topic)?.ok_or_else(|| {
-            let brokers = self.connection.brokers();
-            Error::fatal(format!(
-                "there is no topic {topic} at {brokers}, which is set as {role}: make it, or mend its name"
-            ))
-        })
+        let until = Deadline::after(SPREAD.min(self.connection.timeout()));
+        loop {
+            match self.partitions(topic)? {
+                Some(n) => return Ok(n),
+                None if !until.is_over() => pause(PAUSE),
+                None => {
+                    let brokers = self.connection.brokers();
+                    return Err(Error::fatal(format!(
+                        "there is no topic {topic} at {brokers}, which is set as {role}: make it, or mend its name"
+                    )));
+                }
+            }
+        }
     }
 
     /// Makes a topic and waits until it is there. If it is there already, it is left as it is. Says how many partitions it
