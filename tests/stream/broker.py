@@ -50,27 +50,25 @@ class Kafka:
     def stop(self):
         xtask("down", "--name", self.name)
 
-    def kill_broker(self, node):
-        done = xtask("kill", node, "--name", self.name)
+    def do(self, verb, node):
+        """Has xtask do something with one broker."""
+        done = xtask(verb, node, "--name", self.name)
         assert done.returncode == 0, done.stderr
+
+    def kill_broker(self, node):
+        self.do("kill", node)
+
+    def start_broker(self, node):
+        self.do("start", node)
 
     @contextlib.contextmanager
     def standing_still(self, *nodes):
         """Brokers that keep their connections and answer nothing meanwhile."""
-        def all_do(verb):
+        with contextlib.ExitStack() as stack:
             for node in nodes:
-                done = xtask(verb, node, "--name", self.name)
-                assert done.returncode == 0, done.stderr
-
-        all_do("pause")
-        try:
+                self.do("pause", node)
+                stack.callback(self.do, "resume", node)
             yield
-        finally:
-            all_do("resume")
-
-    def start_broker(self, node):
-        done = xtask("start", node, "--name", self.name)
-        assert done.returncode == 0, done.stderr
 
     # Topics
 
