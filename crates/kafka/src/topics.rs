@@ -124,8 +124,8 @@ impl Topics {
         }
     }
 
-    /// How many partitions a topic has that must be there; `role` says what for: `"input"`. One that is not there is waited for for
-    /// two seconds, as it may just have been made and not every broker knows it yet.
+    /// How many partitions a topic has that must be there; `role` says what for: `"input"`. Waits two seconds for
+    /// one that is not there, as it may just have been made and not every broker knows it yet.
     ///
     /// # Errors
     /// As [`Topics::partitions`], and when it is not there: then with what to do.

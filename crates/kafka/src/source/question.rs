@@ -15,7 +15,7 @@ impl IsOver {
     }
 }
 
-/// A question that is on its way. Dropping it waits for its thread, which takes as long as one call of the client's at most.
+/// A question that is on its way. Dropping it waits for its thread, which ends as soon as it has looked at [`IsOver`].
 ///
 /// The thread has the client, too, and must not be the one that ends it: that would be inside of its own call.
 #[derive(Debug)]

@@ -85,6 +85,12 @@ impl Shard {
     fn leave(&mut self) {
         (self.at, self.is_revoking, self.unsettled, self.is_stolen) = (None, false, None, false);
     }
+
+    /// For the group it is another holding from now on: nothing that was sent or told before counts.
+    fn change_hands(&mut self) {
+        self.tenure += 1;
+        self.asked = None;
+    }
 }
 
 #[derive(Debug)]
@@ -232,8 +238,7 @@ impl World {
                 if self.random.chance(50) {
                     shard.asked = self.random.chance(50).then_some(shard.committed);
                 } else {
-                    shard.tenure += 1;
-                    shard.asked = None;
+                    shard.change_hands();
                 }
                 let now = self.now;
                 self.core.lost(&[slot], now);
@@ -254,8 +259,7 @@ impl World {
         let shard = &mut self.shards[index];
         if !shard.is_stolen {
             (shard.is_stolen, shard.is_known) = (true, false);
-            shard.tenure += 1;
-            shard.asked = None;
+            shard.change_hands();
             self.membership += 1;
         }
         let n = self.random.below(4);
@@ -299,8 +303,7 @@ impl World {
         (self.asked_as, self.membership) = (None, self.membership + 1);
         for shard in &mut self.shards {
             shard.leave();
-            shard.tenure += 1;
-            shard.asked = None;
+            shard.change_hands();
         }
         for index in 0..self.shards.len() {
             self.assign(index);
@@ -563,9 +566,7 @@ impl World {
                     assert!(shard.is_revoking, "{slot:?} was not asked back");
                     assert!(!must_last || shard.unsettled.is_none(), "{slot:?} may not be committed");
                     shard.leave();
-                    shard.tenure += 1;
-                    shard.asked = None;
-                    shard.asked = None;
+                    shard.change_hands();
                 }
             }
         }
